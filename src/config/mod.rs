@@ -1,0 +1,203 @@
+//! The configuration: what a user writes, checked, with every default filled in.
+//!
+//! These types are the *result*: every value in them is valid by itself and with the others, so no later floor
+//! checks again. How TOML becomes this is told in the submodules.
+
+use crate::record::PayloadRule;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Name of this sidecar, from `instance`, `--instance`, or the file's stem.
+    pub instance: String,
+    /// Where the spool lives; survives power cuts.
+    pub state_dir: PathBuf,
+    /// Where the socket lives; a tmpfs.
+    pub runtime_dir: PathBuf,
+    /// The accompanied application.
+    pub app: App,
+    /// The broker.
+    pub mqtt: Mqtt,
+    /// The store.
+    pub spool: Spool,
+    /// Every stream; the index is the `StreamId`: event, telemetry, log, then the user's in name order.
+    pub streams: Vec<Stream>,
+    /// Serial devices in the order of the file.
+    pub serial: Vec<Serial>,
+    /// Health reports.
+    pub health: Health,
+}
+
+/// `[app]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct App {
+    /// The application's systemd unit.
+    pub unit: Option<String>,
+}
+
+/// `[mqtt]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mqtt {
+    /// Tried in order, then round again. Not empty.
+    pub servers: Vec<Server>,
+    /// Expanded.
+    pub client_id: String,
+    /// Expanded, without a slash at the end; called P in the documentation.
+    pub topic_prefix: String,
+    /// User name, if the broker wants one.
+    pub username: Option<String>,
+    /// The file that holds the password, resolved to where it is looked for.
+    pub password_file: Option<PathBuf>,
+    /// Whole seconds, 1 s to 65,535 s [30 s]: MQTT 3.1.1 section 3.1.2.10.
+    pub keep_alive: Duration,
+    /// Unacknowledged records on the wire, 1 to 65,535 [128].
+    pub inflight: u16,
+    /// The connection is given up when an acknowledgement takes longer [20 s].
+    pub ack_timeout: Duration,
+    /// The largest message in bytes, envelope included, topic and header not [256 KiB].
+    pub max_payload: usize,
+}
+
+/// One element of `mqtt.servers`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Host name or address; IPv6 without brackets.
+    pub host: String,
+    /// TCP port [1883].
+    pub port: u16,
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "mqtt://[{}]:{}", self.host, self.port),
+            false => write!(f, "mqtt://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// `[spool]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    /// When records reach flash.
+    pub sync: Sync,
+    /// Size of a segment in bytes, 64 KiB to 64 MiB [1 MiB].
+    pub segment_bytes: u64,
+}
+
+/// `spool.sync`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// fdatasync before a record counts as accepted.
+    Always,
+    /// Records that the broker has not acknowledged after this long are committed to flash together [1 s].
+    After(Duration),
+}
+
+/// `[stream.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stream {
+    /// `[a-z0-9_-]{1,32}`
+    pub name: String,
+    /// Quota on flash in bytes [64 MiB]; at least two segments.
+    pub max_bytes: u64,
+    /// Records older than this are dropped.
+    pub max_age: Option<Duration>,
+    /// What happens when the quota is reached.
+    pub when_full: WhenFull,
+    /// Lower drains first [event 0, telemetry 1, log 2, others 1].
+    pub priority: u8,
+}
+
+/// `when_full`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// The oldest segment goes; the loss is counted and announced.
+    #[default]
+    DropOldest,
+    /// New records are refused.
+    Reject,
+}
+
+/// `[[serial]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serial {
+    /// `[a-z0-9_-]{1,32}`, unique over all devices.
+    pub name: String,
+    /// The device node or a link to it; may be absent.
+    pub path: PathBuf,
+    /// Bits per second, any that the kernel takes [9600].
+    pub baud: u32,
+    /// 5 to 8 [8].
+    pub data_bits: DataBits,
+    /// [none]
+    pub parity: Parity,
+    /// 1 or 2 [1].
+    pub stop_bits: StopBits,
+    /// [none]
+    pub flow: Flow,
+    /// How bytes become frames.
+    pub framing: Framing,
+    /// How frames become payloads.
+    pub payload: PayloadRule,
+}
+
+/// `data_bits`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum DataBits {
+    Five,
+    Six,
+    Seven,
+    Eight,
+}
+
+/// `parity`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Parity {
+    None,
+    Even,
+    Odd,
+}
+
+/// `stop_bits`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum StopBits {
+    One,
+    Two,
+}
+
+/// `flow`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// No flow control.
+    None,
+    /// XON/XOFF.
+    Software,
+    /// RTS/CTS.
+    Hardware,
+}
+
+/// The longest frame that any device may send, in bytes: the capacity of the frame buffer.
+pub const MAX_FRAME: usize = 4096;
+
+/// `framing = { kind = …, … }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Framing {
+    /// Text lines that end in LF, CR LF or CR… longer ones than `max` bytes (1 to `MAX_FRAME` [1024]) are skipped and counted.
+    Lines {
+        /// Longest line in bytes without its end.
+        max: usize,
+    },
+}
+
+/// `[health]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// How often the health document is published [60 s]; at least 1 s.
+    pub interval: Duration,
+}

@@ -1,0 +1,59 @@
+//! The machine: its name, its boot, its clock, and what we cost it.
+//!
+//! Constraint: everything here may be missing (a container, a strange kernel); then there is a plain substitute and no error.
+
+use crate::record::{ClockQuality, Timestamp};
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// 2026-01-01 UTC in milliseconds: no gateway that runs this program lives before it, so an earlier clock is wrong.
+const EARLIEST_TRUE_MS: u64 = 1_767_225_600_000;
+
+/// The host's name (proc(5), `/proc/sys/kernel/hostname`), or `localhost`.
+pub fn name() -> String {
+    line_of("/proc/sys/kernel/hostname").unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// The kernel's id of this boot (random(4), `/proc/sys/kernel/random/boot_id`), or an empty string.
+pub fn boot_id() -> String {
+    line_of("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+/// Resident memory of this process in bytes (proc(5), `VmRSS` of `/proc/self/status`), or 0.
+pub fn rss_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
+    kib.unwrap_or(0).saturating_mul(1024)
+}
+
+/// The time now.
+pub fn now() -> Timestamp {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(boot.tv_sec).unwrap_or(0);
+    let mono_ms = seconds.saturating_mul(1000).saturating_add(u64::try_from(boot.tv_nsec).unwrap_or(0) / 1_000_000);
+    let quality = if wall_ms < EARLIEST_TRUE_MS { ClockQuality::Unsynced } else { ClockQuality::Trusted };
+    Timestamp { wall_ms, mono_ms, quality }
+}
+
+fn line_of(path: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().next()?.trim();
+    (!line.is_empty()).then(|| line.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_never_come_out_empty_on_a_real_machine() {
+        assert!(!name().is_empty());
+        assert_eq!(boot_id().len(), 36);
+        assert!(rss_bytes() > 100_000);
+        let (one, two) = (now(), now());
+        assert!(one.wall_ms > EARLIEST_TRUE_MS && one.mono_ms > 0 && two.mono_ms >= one.mono_ms);
+    }
+}

@@ -1,0 +1,49 @@
+//! pillion: an edge sidecar for IoT gateways. This page is the map of the code.
+//!
+//! The way of the data:
+//!
+//! ```text
+//! device ─ bytes ─> frame ─> record ─┐
+//! application (HTTP) ────────────────┼─> ingest ─> spool ─> publish ─> mqtt ─> broker
+//! health, events ────────────────────┘                ^                 │
+//!                                                     └──── trim <── PUBACK
+//! ```
+//!
+//! Floors: a file imports strictly lower floors only (`tests/floors.rs` holds it to that).
+//!
+//! | floor | module | role |
+//! |---|---|---|
+//! | 5 | `main`, [`cli`] | arguments, exit codes, the client side of the socket, the demo |
+//! | 4 | [`daemon`] | opens all, spawns, supervises, drains; the only one that sees the whole configuration |
+//! | 3 | [`ingest`] · [`publish`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
+//! | 2 | [`device`] · [`spool`] · [`mqtt`] · [`host`] · [`api`] | one room per thing in the world: devices, disk, broker, machine, local clients |
+//! | 1 | [`frame`] · [`inflight`] · [`backoff`] | pure state machines: no I/O, no clock of their own |
+//! | 0 | [`record`] · [`stats`] · [`pulse`] · [`config`] | the vocabulary |
+//!
+//! Where to go for a change: a new framing is a file in [`frame`]; a new kind of device a file in [`device`]; what is on
+//! disk is described at the head of [`spool`]; what goes to the broker, and how a PUBACK finds its record, at the head of
+//! [`publish`]; a new configuration key starts in [`config`]; a new field of the status in [`stats`].
+
+// Floor 0
+pub mod config;
+pub mod pulse;
+pub mod record;
+pub mod stats;
+// Floor 1
+pub mod backoff;
+pub mod frame;
+pub mod inflight;
+// Floor 2
+pub mod api;
+pub mod device;
+pub mod host;
+pub mod mqtt;
+pub mod spool;
+// Floor 3
+pub mod health;
+pub mod ingest;
+pub mod publish;
+// Floor 4
+pub mod daemon;
+// Floor 5
+pub mod cli;

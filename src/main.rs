@@ -1,0 +1,2 @@
+//! The `pillion` program: hands over to the command line.
+fn main() {}

@@ -1,0 +1,85 @@
+//! Proof of progress: how the watchdog knows that no flow is stuck.
+//!
+//! Once in a watchdog interval the health flow raises the beat; every flow sees that in its own loop and answers. A
+//! flow that hangs (or waits for one that hangs) doesn't answer, and then nobody pings systemd. Asking costs one
+//! wake-up for each flow and interval; between the beats an idle flow sleeps.
+//!
+//! Constraint: a flow answers from its main loop only, never from a task of its own, or the answer proves nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
+
+/// The asking side, owned by the health flow.
+#[derive(Debug)]
+pub struct Heart {
+    beat: watch::Sender<u64>,
+    flows: Vec<(String, Arc<AtomicU64>)>,
+}
+
+/// The answering side, one for each flow.
+#[derive(Debug)]
+pub struct Pulse {
+    beat: watch::Receiver<u64>,
+    answered: Arc<AtomicU64>,
+}
+
+impl Default for Heart {
+    fn default() -> Self {
+        Heart { beat: watch::channel(0).0, flows: Vec::new() }
+    }
+}
+
+impl Heart {
+    /// A pulse for the flow of this name. The name is what the operator reads when the flow is stuck.
+    pub fn pulse(&mut self, flow: impl Into<String>) -> Pulse {
+        let answered = Arc::new(AtomicU64::new(*self.beat.borrow()));
+        self.flows.push((flow.into(), Arc::clone(&answered)));
+        Pulse { beat: self.beat.subscribe(), answered }
+    }
+
+    /// The flows that have not answered the latest beat.
+    pub fn stuck(&self) -> Vec<&str> {
+        let beat = *self.beat.borrow();
+        let silent = |flow: &&(String, Arc<AtomicU64>)| flow.1.load(Ordering::Relaxed) != beat;
+        self.flows.iter().filter(silent).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Asks all flows.
+    pub fn ask(&self) {
+        self.beat.send_modify(|beat| *beat += 1);
+    }
+}
+
+impl Pulse {
+    /// Waits for the next beat and answers it: one arm of the flow's `select!`. Never returns once the heart is gone.
+    /// Cancel-safe.
+    pub async fn answer(&mut self) {
+        if self.beat.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.answer_now();
+    }
+
+    /// Answers the latest beat, for flows that are no task (the spool's thread).
+    pub fn answer_now(&mut self) {
+        let beat = *self.beat.borrow_and_update();
+        self.answered.store(beat, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_that_hangs_never_goes_unnoticed() {
+        let mut heart = Heart::default();
+        let mut quick = heart.pulse("quick");
+        let _hung = heart.pulse("hung");
+        assert!(heart.stuck().is_empty(), "nothing was asked yet");
+        heart.ask();
+        quick.answer_now();
+        assert_eq!(heart.stuck(), ["hung"]);
+    }
+}

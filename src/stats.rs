@@ -1,0 +1,207 @@
+//! What pillion says about itself: the status document and its parts.
+//!
+//! Constraints: these are copied snapshots, never live state. Their serialised form is the contract of
+//! `GET /v1/status`, `pillion status --json` and `P/health`: fields are added, never renamed. Unknown fields are ignored
+//! when read, so that an older command line reads a newer sidecar.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tokio::sync::oneshot;
+
+/// The answer to `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of pillion that runs.
+    pub version: String,
+    /// Name of the instance.
+    pub instance: String,
+    /// Seconds since the sidecar started.
+    pub uptime_s: u64,
+    /// The verdict.
+    pub health: Health,
+    /// The connection to the broker.
+    pub link: LinkStatus,
+    /// Every stream by name, with its ledger.
+    pub streams: BTreeMap<String, StreamStatus>,
+    /// Every device by name.
+    pub devices: BTreeMap<String, DeviceStatus>,
+    /// The application that this sidecar accompanies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<AppStatus>,
+    /// The machine.
+    pub host: HostStatus,
+}
+
+/// The question that the health flow answers: a whole status, now.
+pub type StatusRequest = oneshot::Sender<Status>;
+
+/// Healthy or not, and why, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// The verdict.
+    pub state: HealthState,
+    /// One sentence for each thing that is wrong; empty when healthy.
+    pub reasons: Vec<String>,
+}
+
+/// The verdict on the sidecar and what it accompanies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthState {
+    /// Everything that is configured works.
+    Healthy,
+    /// It runs, but something that is configured doesn't work now.
+    Degraded,
+}
+
+/// Where the connection to the broker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkState {
+    /// No connection; waiting out the back-off.
+    #[default]
+    Disconnected,
+    /// A server is being tried.
+    Connecting,
+    /// CONNACK has arrived; records flow.
+    Connected,
+    /// Stopping: what is in flight is being finished.
+    Draining,
+}
+
+/// The connection to the broker.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// Where it stands.
+    pub state: LinkState,
+    /// The server that is connected or was tried last, as configured, without credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Why it is not connected, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when it is in this state, milliseconds since 1970.
+    pub since_ms: u64,
+    /// CONNACKs so far.
+    pub connects: u64,
+    /// Records sent and not acknowledged yet.
+    pub in_flight: u64,
+    /// PUBACKs for records so far.
+    pub acknowledged: u64,
+    /// Records that had to be sent again after a lost connection.
+    pub repeated: u64,
+    /// PUBACKs that nothing was waiting for.
+    pub unsolicited_acks: u64,
+    /// Connections given up because an acknowledgement did not come within `ack_timeout`.
+    pub ack_timeouts: u64,
+}
+
+/// One stream. The ledger balances, always:
+/// `accepted = delivered + waiting + evicted + expired + quarantined`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// Records taken in, ever.
+    pub accepted: u64,
+    /// Records that the broker acknowledged.
+    pub delivered: u64,
+    /// Records that wait for an acknowledgement.
+    pub waiting: u64,
+    /// Records dropped because the stream was full.
+    pub evicted: u64,
+    /// Records dropped because they were older than `max_age`.
+    pub expired: u64,
+    /// Records that were damaged on disk, or that the broker can't take.
+    pub quarantined: u64,
+    /// Records never taken in: the stream was full or they were wrong.
+    pub refused: u64,
+    /// Bytes on flash.
+    pub bytes: u64,
+    /// Age of the oldest waiting record in seconds, if one waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_s: Option<u64>,
+    /// Why records of this stream can't be written to flash now; they are held in memory meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_error: Option<String>,
+}
+
+impl StreamStatus {
+    /// Whether the ledger balances.
+    pub fn balances(&self) -> bool {
+        self.accepted == self.delivered + self.waiting + self.evicted + self.expired + self.quarantined
+    }
+}
+
+/// Whether a device can be talked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceState {
+    /// It is open.
+    Online,
+    /// It is not; the reason says why.
+    Offline,
+}
+
+/// One device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// What it is: `serial`, `gpio`.
+    pub kind: String,
+    /// Whether it can be talked to.
+    pub state: DeviceState,
+    /// Why it is offline, in words that say what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when it is in this state, milliseconds since 1970.
+    pub since_ms: u64,
+    /// Times it was opened.
+    pub opens: u64,
+    /// Bytes received.
+    pub bytes: u64,
+    /// Whole frames received.
+    pub frames: u64,
+    /// Frames longer than `framing.max`, skipped.
+    pub oversize: u64,
+    /// Empty frames, skipped.
+    pub empty: u64,
+    /// Frames cut off because the device vanished in the middle of one.
+    pub incomplete: u64,
+    /// Frames whose bytes are no text (not UTF-8, or with a NUL) and travel as base64.
+    pub not_text: u64,
+}
+
+impl DeviceStatus {
+    /// A device of this kind that has not been opened yet.
+    pub fn closed(kind: &str, since_ms: u64) -> Self {
+        DeviceStatus {
+            kind: kind.to_owned(),
+            state: DeviceState::Offline,
+            reason: Some("not opened yet".to_owned()),
+            since_ms,
+            opens: 0,
+            bytes: 0,
+            frames: 0,
+            oversize: 0,
+            empty: 0,
+            incomplete: 0,
+            not_text: 0,
+        }
+    }
+}
+
+/// The accompanied application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppStatus {
+    /// Its systemd unit.
+    pub unit: String,
+}
+
+/// The machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Host name.
+    pub name: String,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// Resident memory of the sidecar itself in bytes.
+    pub rss_bytes: u64,
+}
