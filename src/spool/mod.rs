@@ -1,1 +1,344 @@
-//! spool
+//! The spool: an append-only log of segments for each stream, and the only truth about what has been delivered.
+//!
+//! Constraints: plain synchronous code behind the [`fs::FileSystem`] trait, run on a thread of its own ([`thread`]), so its
+//! tests need no runtime and can cut the power anywhere. Opening never fails for what is on disk. Memory does not grow with
+//! the backlog.
+//!
+//! # On disk
+//!
+//! ```text
+//! STATE_DIR/spool/lock                          held by the process that has the spool open (flock)
+//! STATE_DIR/spool/STREAM/checkpoint             see `checkpoint`
+//! STATE_DIR/spool/STREAM/00000000000000000042.seg   a segment, named after its first sequence number
+//! STATE_DIR/spool/STREAM/quarantine/            copies of damaged parts, and files that are no segments of ours
+//!
+//! segment = header entry*
+//! header  = "pillseg\n"  version u16  0 u16  first u64  done u64  created_ms u64  boot_id [16]  crc u32
+//! entry   = length u32  crc u32  body[length]
+//! body    = postcard of `record::Sequenced`
+//! ```
+//!
+//! Numbers are little endian. CRCs are CRC-32C; an entry's covers its length and its body. `done`: every record up to
+//! this number was done with when the segment was made. The entries of a segment have consecutive numbers. A process never appends
+//! to a segment of an earlier one.
+//!
+//! # What a power cut or a kill leaves
+//!
+//! - A torn tail: bytes behind the last whole entry of the newest segment. They are cut off.
+//! - A checkpoint that is behind: records are delivered again, under the same ids.
+//! - With `sync = DURATION`, records that were in memory only are gone. Their numbers are not given again: the checkpoint reserves
+//!   a range ahead (a *lease*), and the next run starts behind it.
+//!
+//! Anything else is damage: copied to `quarantine/`, counted, announced on `P/event`, and reading goes on behind it.
+
+mod checkpoint;
+pub mod fs;
+mod ledger;
+mod log;
+mod open;
+mod read;
+mod reader;
+mod segment;
+pub mod thread;
+
+use crate::config::{Stream, Sync};
+use crate::record::{Accepted, Durability, Encoding, Record, Refusal, Sequenced, StreamId, Timestamp, rfc3339};
+use crate::stats::StreamStatus;
+use fs::FileSystem;
+use log::{Log, Rules};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why records were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reason {
+    /// The stream was full.
+    Full,
+    /// They were older than `max_age`.
+    Age,
+    /// Their bytes on disk are damaged.
+    Damaged,
+    /// The disk could not read them.
+    Unreadable,
+    /// Their file is gone.
+    Missing,
+    /// They are larger than the broker takes.
+    Oversize,
+}
+
+/// Records that will not be delivered: announced on `P/event`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// Whose records.
+    pub stream: StreamId,
+    /// First sequence number.
+    pub first: u64,
+    /// Last sequence number.
+    pub last: u64,
+    /// How many of those still waited.
+    pub count: u64,
+    /// Why.
+    pub reason: Reason,
+    /// Wall clock of the first one, milliseconds since 1970, if known.
+    pub from_ms: Option<u64>,
+    /// No later than this, if known.
+    pub to_ms: Option<u64>,
+    /// What else helps to find out.
+    pub detail: Option<String>,
+}
+
+/// What opening found that should not be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Finding {
+    /// The folder can't be used.
+    Unusable(String),
+    /// The checkpoint can't be read.
+    Checkpoint(String),
+    /// The newest segment ended in the middle of an entry.
+    TornTail { file: PathBuf, offset: u64, bytes: usize },
+    /// A file that is no segment for us.
+    SetAside { file: PathBuf, why: String },
+    /// The last run did not close the spool.
+    UncleanStop,
+}
+
+impl Finding {
+    fn kind(&self) -> &'static str {
+        match self {
+            Finding::Unusable(_) => "spool-unusable",
+            Finding::Checkpoint(_) => "checkpoint-damaged",
+            Finding::TornTail { .. } => "torn-tail",
+            Finding::SetAside { .. } => "set-aside",
+            Finding::UncleanStop => "unclean-stop",
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Finding::Unusable(error) => format!("the folder can't be used, records are held in memory: {error}"),
+            Finding::Checkpoint(error) => {
+                format!("{error}; going on from what the segments say, so records may be delivered again")
+            }
+            Finding::TornTail { file, offset, bytes } => {
+                format!("cut {bytes} bytes of an unfinished entry off {} at {offset}", file.display())
+            }
+            Finding::SetAside { file, why } => format!("set aside as {}: {why}", file.display()),
+            Finding::UncleanStop => {
+                "the last run ended without a clean stop; records that it had held in memory for less than the sync \
+                 window and not delivered are lost, and sequence numbers skip ahead"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+/// What the spool needs to know of the configuration and the machine.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The folder: `STATE_DIR/spool`.
+    pub dir: PathBuf,
+    /// Every stream; the index is the `StreamId`.
+    pub streams: Vec<Stream>,
+    /// When records reach flash.
+    pub sync: Sync,
+    /// Size of a segment in bytes.
+    pub segment_bytes: u64,
+    /// The kernel's boot id, or zeros.
+    pub boot_id: [u8; 16],
+}
+
+/// All streams.
+pub struct Spool {
+    logs: Vec<Log>,
+    /// Stream ids by priority, and the place in each priority's turn.
+    turns: Vec<StreamId>,
+}
+
+/// What a publisher gets at a time.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Their stream.
+    pub stream: StreamId,
+    /// In order, not empty.
+    pub records: Vec<Sequenced>,
+    /// The rewind that they come after.
+    pub epoch: u64,
+}
+
+impl Spool {
+    /// Opens every stream. What was found that should not be is logged, and told on the event stream.
+    pub fn open(fs: &Arc<dyn FileSystem>, options: &Options, now: Timestamp) -> Spool {
+        let mut logs = Vec::new();
+        let mut events = Vec::new();
+        for (stream, id) in options.streams.iter().zip(0..) {
+            let window_ms = match options.sync {
+                Sync::Always => None,
+                Sync::After(window) => Some(u64::try_from(window.as_millis()).unwrap_or(u64::MAX)),
+            };
+            let rules = Rules {
+                id: StreamId(id),
+                segment_bytes: options.segment_bytes.min(stream.max_bytes / 2),
+                window_ms,
+                boot_id: options.boot_id,
+                stream: stream.clone(),
+            };
+            let (log, findings) = Log::open(Arc::clone(fs), options.dir.join(&stream.name), rules);
+            for finding in findings {
+                let text = finding.text();
+                tracing::warn!(stream = %stream.name, finding = finding.kind(), "{text}");
+                events.push(json!({ "type": finding.kind(), "stream": stream.name, "detail": text }));
+            }
+            logs.push(log);
+        }
+        let mut turns: Vec<StreamId> = (0..).map(StreamId).take(logs.len()).collect();
+        turns.sort_by_key(|id| options.streams.get(id.index()).map(|stream| stream.priority));
+        let mut spool = Spool { logs, turns };
+        for event in events {
+            spool.tell(&event, now);
+        }
+        spool.announce(now);
+        spool
+    }
+
+    /// Takes records in.
+    pub fn append(&mut self, stream: StreamId, records: Vec<Record>, now: Timestamp) -> Result<Accepted, Refusal> {
+        let accepted = self.log(stream).map_or(Err(Refusal::Stopping), |log| log.append(records, now));
+        self.announce(now);
+        accepted
+    }
+
+    /// Makes what was appended to this stream survive what `durability` says.
+    pub fn harden(&mut self, stream: StreamId, durability: Durability, now: Timestamp) -> Result<(), Refusal> {
+        let Some(log) = self.log(stream) else { return Ok(()) };
+        let done = match durability {
+            Durability::Window => Ok(()),
+            Durability::Process => log.write(now),
+            Durability::Power => log.commit(now),
+        };
+        self.announce(now);
+        done.map_err(|error| Refusal::NotDurable(error.to_string()))
+    }
+
+    /// The broker has acknowledged everything up to this number.
+    pub fn acknowledge(&mut self, stream: StreamId, last: u64, now: Timestamp) {
+        if let Some(log) = self.log(stream) {
+            log.acknowledge(last, now);
+        }
+    }
+
+    /// The broker can't take this record.
+    pub fn discard(&mut self, stream: StreamId, seq: u64, detail: String, now: Timestamp) {
+        if let Some(log) = self.log(stream) {
+            log.discard(seq, detail, now);
+        }
+        self.announce(now);
+    }
+
+    /// All streams are read again from their oldest waiting record on.
+    pub fn rewind(&mut self) {
+        self.logs.iter_mut().for_each(Log::rewind);
+    }
+
+    /// The next records to be published: of the most urgent stream that has any, in turn among equals.
+    pub fn read(&mut self, limit: usize, now: Timestamp) -> Option<(StreamId, Vec<Sequenced>)> {
+        let mut found = None;
+        for place in 0..self.turns.len() {
+            let Some(&stream) = self.turns.get(place) else { break };
+            let records = self.log(stream).map(|log| log.read(limit)).unwrap_or_default();
+            if !records.is_empty() {
+                self.end_turn(place);
+                found = Some((stream, records));
+                break;
+            }
+        }
+        self.announce(now);
+        found
+    }
+
+    /// Puts the stream behind the others of its priority.
+    fn end_turn(&mut self, place: usize) {
+        let priority = |id: &StreamId| self.logs.get(id.index()).map(|log| log.rules.stream.priority);
+        let Some(mine) = self.turns.get(place).map(priority) else { return };
+        let end = self.turns.iter().rposition(|id| priority(id) == mine).unwrap_or(place);
+        if let Some(equals) = self.turns.get_mut(place..=end) {
+            equals.rotate_left(1);
+        }
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Timestamp) {
+        self.logs.iter_mut().for_each(|log| log.tick(now));
+        self.announce(now);
+    }
+
+    /// When `tick` has to be called next, in milliseconds of the monotonic clock.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.logs.iter().filter_map(Log::deadline_ms).min()
+    }
+
+    /// Whether anything waits to be read.
+    pub fn has_more(&self) -> bool {
+        self.logs.iter().any(Log::has_more)
+    }
+
+    /// Counts records that were refused before they came here.
+    pub fn refuse(&mut self, stream: StreamId, count: u64) {
+        if let Some(log) = self.log(stream) {
+            log.refuse(count);
+        }
+    }
+
+    /// Every stream's ledger, in the order of the configuration.
+    pub fn status(&self, now: Timestamp) -> Vec<StreamStatus> {
+        self.logs.iter().map(|log| log.status(now)).collect()
+    }
+
+    /// Commits everything. What a failing disk did not take is lost with the process, and logged.
+    pub fn close(&mut self, now: Timestamp) {
+        for log in &mut self.logs {
+            if let Err(error) = log.close(now) {
+                let waiting = log.status(now).waiting;
+                tracing::error!(stream = %log.rules.stream.name, %error, waiting, "the stream can't be closed");
+            }
+        }
+    }
+
+    fn log(&mut self, stream: StreamId) -> Option<&mut Log> {
+        self.logs.get_mut(stream.index())
+    }
+
+    /// Puts the gaps that have arisen on the event stream.
+    fn announce(&mut self, now: Timestamp) {
+        let gaps: Vec<Gap> = self.logs.iter_mut().flat_map(|log| log.gaps.drain(..)).collect();
+        for gap in gaps {
+            let stream = self.logs.get(gap.stream.index()).map(|log| log.rules.stream.name.clone()).unwrap_or_default();
+            tracing::warn!(stream, gap.first, gap.last, gap.count, reason = ?gap.reason, "records are lost");
+            let mut event = json!({
+                "type": "gap", "stream": stream, "first": gap.first, "last": gap.last, "count": gap.count,
+                "reason": gap.reason,
+            });
+            if let Some(fields) = event.as_object_mut() {
+                let times = [("from", gap.from_ms), ("to", gap.to_ms)];
+                fields.extend(times.iter().filter_map(|(key, at)| Some(((*key).to_owned(), rfc3339((*at)?).into()))));
+                fields.extend(gap.detail.map(|detail| ("detail".to_owned(), detail.into())));
+            }
+            self.tell(&event, now);
+        }
+    }
+
+    fn tell(&mut self, event: &serde_json::Value, now: Timestamp) {
+        let data = event.to_string().into_bytes();
+        let record = Record { topic: "event".to_owned(), time: now, encoding: Encoding::Json, data };
+        if let Some(log) = self.log(StreamId::EVENT) {
+            // A refusal is counted in the event stream's own ledger.
+            let _ = log.append(vec![record], now);
+        }
+    }
+}
+
+/// `STATE_DIR/spool`.
+pub fn folder(state_dir: &Path) -> PathBuf {
+    state_dir.join("spool")
+}

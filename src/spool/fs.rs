@@ -1,0 +1,131 @@
+//! The file system as the spool sees it: few calls, each with a durability that tests can take away.
+//!
+//! Constraint: nothing else in the spool touches files, so a test can cut the power between any two calls.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// A file of the spool.
+pub trait LogFile: Send {
+    /// Writes all of `bytes` at the end. After an error an unknown part of them is there.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Returns when everything appended is on the medium (fdatasync).
+    fn sync(&mut self) -> io::Result<()>;
+    /// Reads up to `buffer.len()` bytes from `offset`; 0 at the end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+/// What the spool needs of a file system.
+pub trait FileSystem: Send + Sync {
+    /// Creates a folder and those above it, for its owner alone.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// Names and sizes of the files in a folder, in no order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
+    /// A new file; one of that name that is there is replaced.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn LogFile>>;
+    /// An existing file, for reading.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>>;
+    /// Cuts a file to `length` bytes.
+    fn truncate(&self, path: &Path, length: u64) -> io::Result<()>;
+    /// Gives a file another name, atomically.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Returns when creations, renames and removals in this folder are on the medium.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// The real one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disk;
+
+impl FileSystem for Disk {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            if let (true, Ok(name)) = (meta.is_file(), entry.file_name().into_string()) {
+                files.push((name, meta.len()));
+            }
+        }
+        Ok(files)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o640).open(path)?;
+        Ok(Box::new(options))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
+    fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
+        OpenOptions::new().write(true).open(path)?.set_len(length)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+}
+
+impl LogFile for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
+    }
+}
+
+/// Replaces the file at `path` as a whole: after a power cut either the old or the new content is there.
+pub fn replace(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = fs.create(&temporary)?;
+    file.append(content)?;
+    file.sync()?;
+    fs.rename(&temporary, path)?;
+    match path.parent() {
+        Some(dir) => fs.sync_dir(dir),
+        None => Ok(()),
+    }
+}
+
+/// Reads a whole file of at most `limit` bytes; what lies beyond is left out.
+pub fn read_all(fs: &dyn FileSystem, path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let file = fs.open(path)?;
+    let mut content = Vec::new();
+    let mut chunk = [0; 4096];
+    while content.len() < limit {
+        let offset = u64::try_from(content.len()).unwrap_or(u64::MAX);
+        let count = file.read_at(&mut chunk, offset)?;
+        match chunk.get(..count) {
+            Some(read) if count > 0 => content.extend_from_slice(read),
+            _ => break,
+        }
+    }
+    content.truncate(limit);
+    Ok(content)
+}

@@ -1,0 +1,277 @@
+//! The spool's thread, and the handle that the flows hold.
+//!
+//! One thread owns the spool. It sleeps until a request comes or something is due, answers all requests that have come in
+//! with one commit (group commit), and pushes waiting records to the publisher as far as the publisher's credit goes, so
+//! that a live record needs no question first.
+//!
+//! Credit is counted in bytes: the publisher starts with [`CREDIT`], each pushed record uses up its cost in memory, and
+//! the publisher grants it back when it has let go of the record.
+
+use super::fs::{Disk, FileSystem};
+use super::{Batch, Options, Spool};
+use crate::pulse::Pulse;
+use crate::record::{Accepted, Clock, Durability, Record, Refusal, StreamId, Submission};
+use crate::stats::StreamStatus;
+use flume::RecvTimeoutError;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Bytes of records that the publisher holds at the most, but for one record more.
+pub const CREDIT: usize = 256 * 1024;
+/// Bytes of records in one push.
+const BATCH: usize = 32 * 1024;
+/// Requests that wait for the thread before senders wait themselves.
+const REQUESTS: usize = 64;
+/// Pushes under way at the most: every record costs 96 bytes at least.
+const BATCHES: usize = CREDIT / 96 + 2;
+
+/// What the flows ask of the thread.
+enum Request {
+    Append(Submission),
+    Refuse { stream: StreamId, count: u64 },
+    Acknowledge(Vec<(StreamId, u64)>),
+    Discard { stream: StreamId, seq: u64, detail: String },
+    Grant(usize),
+    Rewind { epoch: u64 },
+    Report(oneshot::Sender<Vec<StreamStatus>>),
+    Beat,
+    Close(oneshot::Sender<()>),
+}
+
+/// The spool as the flows see it. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    requests: flume::Sender<Request>,
+}
+
+/// The thread is gone: it only ends when the daemon stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the spool is closed")]
+pub struct Closed;
+
+/// Why the spool can't be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process has it.
+    #[error("{0} is in use by another process; stop that one first, or give this instance its own state_dir")]
+    InUse(PathBuf),
+    /// No thread could be made.
+    #[error("the spool's thread can't be started: {0}")]
+    Thread(io::Error),
+}
+
+/// Opens the spool on the real disk and starts its thread. Batches for the publisher come out of the receiver.
+pub fn start(options: Options, clock: Clock, pulse: Pulse) -> Result<(Handle, mpsc::Receiver<Batch>), StartError> {
+    let lock = lock(&options)?;
+    let (requests, inbox) = flume::bounded(REQUESTS);
+    let (push, batches) = mpsc::channel(BATCHES);
+    let fs: Arc<dyn FileSystem> = Arc::new(Disk);
+    let spool = Spool::open(&fs, &options, clock());
+    let server = Server { spool, clock, pulse, inbox, push, lent: 0, epoch: 0, waiting: Vec::new(), _lock: lock };
+    std::thread::Builder::new()
+        .name("spool".to_owned())
+        .stack_size(256 * 1024)
+        .spawn(move || server.run())
+        .map_err(StartError::Thread)?;
+    Ok((Handle { requests }, batches))
+}
+
+/// Takes the folder for this process. A folder that can't be written is no reason not to start.
+fn lock(options: &Options) -> Result<Option<File>, StartError> {
+    let path = options.dir.join("lock");
+    let open = || {
+        Disk.create_dir_all(&options.dir)?;
+        File::options().write(true).create(true).truncate(false).open(&path)
+    };
+    match open() {
+        Ok(file) => match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse(options.dir.clone())),
+            Err(std::fs::TryLockError::Error(_)) => Ok(None),
+        },
+        Err(error) => {
+            tracing::error!(dir = %options.dir.display(), %error, "the spool's folder can't be used");
+            Ok(None)
+        }
+    }
+}
+
+impl Handle {
+    async fn send(&self, request: Request) -> Result<(), Closed> {
+        self.requests.send_async(request).await.map_err(|_| Closed)
+    }
+
+    /// Takes records in; the submission's own reply channel gets the answer.
+    pub async fn append(&self, submission: Submission) -> Result<(), Closed> {
+        self.send(Request::Append(submission)).await
+    }
+
+    /// Counts records that were refused before they came here.
+    pub async fn refuse(&self, stream: StreamId, count: u64) -> Result<(), Closed> {
+        self.send(Request::Refuse { stream, count }).await
+    }
+
+    /// The broker has acknowledged everything up to these numbers.
+    pub async fn acknowledge(&self, upto: Vec<(StreamId, u64)>) -> Result<(), Closed> {
+        self.send(Request::Acknowledge(upto)).await
+    }
+
+    /// The broker can't take this record.
+    pub async fn discard(&self, stream: StreamId, seq: u64, detail: String) -> Result<(), Closed> {
+        self.send(Request::Discard { stream, seq, detail }).await
+    }
+
+    /// The publisher has let go of records that cost this many bytes.
+    pub async fn grant(&self, bytes: usize) -> Result<(), Closed> {
+        self.send(Request::Grant(bytes)).await
+    }
+
+    /// Everything that is not acknowledged comes again, in batches of this epoch; the credit is whole again.
+    pub async fn rewind(&self, epoch: u64) -> Result<(), Closed> {
+        self.send(Request::Rewind { epoch }).await
+    }
+
+    /// Every stream's ledger, in the order of the configuration.
+    pub async fn report(&self) -> Result<Vec<StreamStatus>, Closed> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Report(reply)).await?;
+        answer.await.map_err(|_| Closed)
+    }
+
+    /// Asks the thread to answer its pulse. A queue that is full needs no asking: the thread answers between requests.
+    pub fn beat(&self) {
+        let _ = self.requests.try_send(Request::Beat);
+    }
+
+    /// Commits everything and ends the thread.
+    pub async fn close(&self) -> Result<(), Closed> {
+        let (reply, done) = oneshot::channel();
+        self.send(Request::Close(reply)).await?;
+        done.await.map_err(|_| Closed)
+    }
+}
+
+/// The cost of a record against the credit, in bytes.
+pub fn cost(record: &Record) -> usize {
+    super::log::cost(record)
+}
+
+type Reply = oneshot::Sender<Result<Accepted, Refusal>>;
+
+/// A submission that is in, and whose submitter waits until it is durable.
+struct Waiting {
+    stream: StreamId,
+    durability: Durability,
+    accepted: Accepted,
+    reply: Reply,
+}
+
+struct Server {
+    spool: Spool,
+    clock: Clock,
+    pulse: Pulse,
+    inbox: flume::Receiver<Request>,
+    push: mpsc::Sender<Batch>,
+    /// What the publisher holds, in bytes.
+    lent: usize,
+    epoch: u64,
+    waiting: Vec<Waiting>,
+    _lock: Option<File>,
+}
+
+impl Server {
+    fn run(mut self) {
+        loop {
+            let received = match self.spool.deadline_ms() {
+                Some(due) => {
+                    let wait = due.saturating_sub((self.clock)().mono_ms);
+                    self.inbox.recv_timeout(Duration::from_millis(wait))
+                }
+                None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let mut next = match received {
+                Ok(request) => Some(request),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return self.spool.close((self.clock)()),
+            };
+            let mut handled = 0;
+            while let Some(request) = next {
+                if let Some(done) = self.handle(request) {
+                    self.harden();
+                    self.spool.close((self.clock)());
+                    let _ = done.send(());
+                    return;
+                }
+                handled += 1;
+                next = if handled < REQUESTS { self.inbox.try_recv().ok() } else { None };
+            }
+            self.push();
+            self.harden();
+            self.spool.tick((self.clock)());
+            self.pulse.answer_now();
+        }
+    }
+
+    /// Performs a request. Returns the closer's reply channel if it was the last one.
+    fn handle(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
+        let now = (self.clock)();
+        match request {
+            Request::Append(submission) => self.append(submission),
+            Request::Refuse { stream, count } => self.spool.refuse(stream, count),
+            Request::Acknowledge(upto) => {
+                upto.into_iter().for_each(|(stream, last)| self.spool.acknowledge(stream, last, now));
+            }
+            Request::Discard { stream, seq, detail } => self.spool.discard(stream, seq, detail, now),
+            Request::Grant(bytes) => self.lent = self.lent.saturating_sub(bytes),
+            Request::Rewind { epoch } => {
+                self.spool.rewind();
+                self.epoch = epoch;
+                self.lent = 0;
+            }
+            Request::Report(reply) => {
+                let _ = reply.send(self.spool.status(now));
+            }
+            Request::Beat => {}
+            Request::Close(done) => return Some(done),
+        }
+        None
+    }
+
+    fn append(&mut self, submission: Submission) {
+        let Submission { stream, records, durability, reply } = submission;
+        let accepted = self.spool.append(stream, records, (self.clock)());
+        match (accepted, reply) {
+            (Ok(accepted), Some(reply)) => self.waiting.push(Waiting { stream, durability, accepted, reply }),
+            (Err(refusal), Some(reply)) => {
+                let _ = reply.send(Err(refusal));
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// One commit for all submissions that wait.
+    fn harden(&mut self) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            let Waiting { stream, durability, accepted, reply } = waiting;
+            // For the second one of a group nothing is left to do: this is where a commit is shared.
+            let done = self.spool.harden(stream, durability, (self.clock)());
+            let _ = reply.send(done.map(|()| accepted));
+        }
+    }
+
+    /// Hands waiting records to the publisher while it has credit.
+    fn push(&mut self) {
+        while self.lent < CREDIT {
+            let Ok(place) = self.push.try_reserve() else { return };
+            let limit = BATCH.min(CREDIT - self.lent);
+            let Some((stream, records)) = self.spool.read(limit, (self.clock)()) else { return };
+            let cost: usize = records.iter().map(|sequenced| cost(&sequenced.record)).sum();
+            self.lent = self.lent.saturating_add(cost);
+            place.send(Batch { stream, records, epoch: self.epoch });
+        }
+    }
+}
