@@ -1,1 +1,44 @@
-//! ingest
+//! The ingest flow: everything that becomes a record comes through here, in order, on its way into the spool.
+//!
+//! Devices, the local API and the health flow share one bounded channel: when the spool is slow, they wait, and a serial port
+//! that waits leaves its bytes to the kernel.
+
+use crate::config::Sync;
+use crate::pulse::Pulse;
+use crate::record::{Durability, Submission};
+use crate::spool::thread::Handle;
+use tokio::sync::{mpsc, watch};
+
+/// Submissions that wait for the spool before their senders wait themselves.
+pub const WAITING: usize = 64;
+
+/// Runs until every sender is gone, or `stop` is set and what had been sent by then is in the spool.
+pub async fn run(
+    mut submissions: mpsc::Receiver<Submission>,
+    spool: Handle,
+    sync: Sync,
+    mut pulse: Pulse,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut batch = Vec::with_capacity(WAITING);
+    loop {
+        tokio::select! {
+            count = submissions.recv_many(&mut batch, WAITING) => {
+                if count == 0 {
+                    return;
+                }
+            }
+            () = pulse.answer() => {}
+            // Senders get an error from now on; what is in the channel still comes.
+            _ = stop.changed() => submissions.close(),
+        }
+        for mut submission in batch.drain(..) {
+            if sync == Sync::Always {
+                submission.durability = Durability::Power;
+            }
+            if spool.append(submission).await.is_err() {
+                return;
+            }
+        }
+    }
+}

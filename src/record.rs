@@ -199,6 +199,15 @@ pub struct Submission {
     pub reply: Option<oneshot::Sender<Result<Accepted, Refusal>>>,
 }
 
+/// A message that the broker keeps: the latest one is all that counts, so it needs no place in the spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retained {
+    /// The topic below the configured prefix.
+    pub topic: String,
+    /// JSON.
+    pub payload: String,
+}
+
 /// The sequence numbers that a submission got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {

@@ -1,1 +1,322 @@
-//! health
+//! The health flow: one verdict from what every other flow shows, for systemd, the broker, and whoever asks.
+//!
+//! - `GET /v1/status` and `GET /v1/health` are answered here, from snapshots; the spool is asked for its ledger.
+//! - `P/health` gets the document every `health.interval`, and when what is wrong changes.
+//! - The retained messages (birth, `P/device/NAME/state`) are kept up to date for the publisher.
+//! - systemd gets READY, a STATUS line for people, and WATCHDOG pings as long as every flow answers its pulse.
+//!
+//! Constraint: this flow waits for nobody without a deadline, or one stuck flow would hide itself.
+
+mod notify;
+
+use crate::host;
+use crate::pulse::{Heart, Pulse};
+use crate::record::{ClockQuality, Durability, Encoding, Record, Retained, StreamId, Submission, Timestamp, rfc3339};
+use crate::spool::thread::Handle;
+use crate::stats::{
+    AppStatus, DeviceState, DeviceStatus, Health, HealthState, HostStatus, LinkState, LinkStatus, Status,
+    StatusRequest, StreamStatus,
+};
+use notify::Systemd;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, interval_at, timeout};
+
+/// How long the spool may take to tell its ledger.
+const SPOOL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the health flow looks at and speaks to.
+pub struct Wiring {
+    /// Questions from the local API.
+    pub requests: mpsc::Receiver<StatusRequest>,
+    /// The connection to the broker.
+    pub link: watch::Receiver<LinkStatus>,
+    /// Every device by name.
+    pub devices: Vec<(String, watch::Receiver<DeviceStatus>)>,
+    /// The ledger.
+    pub spool: Handle,
+    /// Where health documents go.
+    pub submissions: mpsc::Sender<Submission>,
+    /// The messages that the broker keeps.
+    pub retained: watch::Sender<Vec<Retained>>,
+    /// Asks every flow whether it lives.
+    pub heart: Heart,
+    /// The health flow's own pulse.
+    pub pulse: Pulse,
+    /// Set when pillion stops.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// What does not change while pillion runs.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Name of the instance.
+    pub instance: String,
+    /// The accompanied unit.
+    pub unit: Option<String>,
+    /// Stream names in the order of their ids.
+    pub streams: Vec<String>,
+    /// How often the health document is published.
+    pub interval: Duration,
+    /// Host name and boot id.
+    pub host: HostStatus,
+}
+
+impl Identity {
+    /// The retained message that says that pillion is there.
+    pub fn birth(&self, now: Timestamp) -> Retained {
+        let mut payload = json!({
+            "state": "online", "version": env!("CARGO_PKG_VERSION"), "instance": self.instance, "host": self.host.name,
+            "boot_id": self.host.boot_id, "since": rfc3339(now.wall_ms),
+        });
+        if let (ClockQuality::Unsynced, Some(fields)) = (now.quality, payload.as_object_mut()) {
+            fields.insert("clock".to_owned(), "unsynced".into());
+        }
+        Retained { topic: "status".to_owned(), payload: payload.to_string() }
+    }
+}
+
+struct HealthFlow {
+    identity: Identity,
+    wiring: Wiring,
+    started: Instant,
+    systemd: Systemd,
+    birth: Retained,
+    /// What was wrong when the document was published last.
+    published: Option<Vec<String>>,
+}
+
+/// Something that is wrong: what, for telling whether it changed, and the sentence for people.
+struct Complaint {
+    what: String,
+    text: String,
+}
+
+/// Runs until `stop` is set. Call it when everything is up: it tells systemd READY.
+pub async fn run(identity: Identity, wiring: Wiring) {
+    let birth = identity.birth(host::now());
+    let systemd = Systemd::from_env();
+    let flow = HealthFlow { identity, wiring, started: Instant::now(), systemd, birth, published: None };
+    flow.run().await;
+}
+
+impl HealthFlow {
+    async fn run(mut self) {
+        let changed = self.watch_devices();
+        let mut report = interval_at(Instant::now() + self.identity.interval, self.identity.interval);
+        let mut beat = self.systemd.watchdog_interval();
+        self.retain();
+        self.systemd.ready();
+        self.update(true).await;
+        loop {
+            tokio::select! {
+                request = self.wiring.requests.recv() => {
+                    let Some(reply) = request else { return };
+                    let _ = reply.send(self.status().await.0);
+                }
+                link = self.wiring.link.changed() => {
+                    if link.is_err() {
+                        return;
+                    }
+                    self.update(false).await;
+                }
+                () = changed.notified() => {
+                    self.retain();
+                    self.update(false).await;
+                }
+                _ = report.tick() => self.update(true).await,
+                () = next(&mut beat) => {
+                    let stuck = self.wiring.heart.stuck();
+                    self.systemd.watchdog(&stuck);
+                    self.wiring.heart.ask();
+                    self.wiring.spool.beat();
+                }
+                () = self.wiring.pulse.answer() => {}
+                _ = self.wiring.stop.changed() => {
+                    self.systemd.stopping();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// One notification for a change of any device.
+    fn watch_devices(&self) -> Arc<Notify> {
+        let changed = Arc::new(Notify::new());
+        for (_, device) in &self.wiring.devices {
+            let (mut device, changed) = (device.clone(), Arc::clone(&changed));
+            tokio::spawn(async move {
+                while device.changed().await.is_ok() {
+                    changed.notify_one();
+                }
+            });
+        }
+        changed
+    }
+
+    /// Brings the retained messages up to date. The birth comes first.
+    fn retain(&self) {
+        let mut messages = vec![self.birth.clone()];
+        for (name, device) in &self.wiring.devices {
+            let device = device.borrow();
+            let mut payload = json!({ "state": device.state, "since": rfc3339(device.since_ms) });
+            if let (Some(reason), Some(fields)) = (&device.reason, payload.as_object_mut()) {
+                fields.insert("reason".to_owned(), reason.as_str().into());
+            }
+            messages.push(Retained { topic: format!("device/{name}/state"), payload: payload.to_string() });
+        }
+        self.wiring.retained.send_if_modified(|retained| {
+            let changed = *retained != messages;
+            *retained = messages;
+            changed
+        });
+    }
+
+    /// Looks at everything; tells systemd, and the broker if it is time or if what is wrong has changed.
+    async fn update(&mut self, due: bool) {
+        let (status, complaints) = self.status().await;
+        self.systemd.status(&headline(&status));
+        let wrong: Vec<String> = complaints.into_iter().map(|complaint| complaint.what).collect();
+        if due || self.published.as_ref() != Some(&wrong) {
+            self.published = Some(wrong);
+            self.publish(&status);
+        }
+    }
+
+    /// Publishes the health document. With a full channel it is left out: the next one says more.
+    fn publish(&self, status: &Status) {
+        let Ok(data) = serde_json::to_vec(status) else { return };
+        let record = Record { topic: "health".to_owned(), time: host::now(), encoding: Encoding::Json, data };
+        let submission =
+            Submission { stream: StreamId::TELEMETRY, records: vec![record], durability: Durability::Window, reply: None };
+        if self.wiring.submissions.try_send(submission).is_err() {
+            tracing::debug!("no room for a health document");
+        }
+    }
+
+    async fn status(&self) -> (Status, Vec<Complaint>) {
+        let ledger = timeout(SPOOL_PATIENCE, self.wiring.spool.report()).await.ok().and_then(Result::ok);
+        let silent = ledger.is_none();
+        let streams: BTreeMap<String, StreamStatus> =
+            self.identity.streams.iter().cloned().zip(ledger.unwrap_or_default()).collect();
+        let devices: BTreeMap<String, DeviceStatus> =
+            self.wiring.devices.iter().map(|(name, device)| (name.clone(), device.borrow().clone())).collect();
+        let link = self.wiring.link.borrow().clone();
+        let mut complaints = complaints(&link, &streams, &devices);
+        if silent {
+            complaints.push(Complaint { what: "spool".to_owned(), text: "the spool does not answer".to_owned() });
+        }
+        let state = if complaints.is_empty() { HealthState::Healthy } else { HealthState::Degraded };
+        let reasons = complaints.iter().map(|complaint| complaint.text.clone()).collect();
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.identity.instance.clone(),
+            uptime_s: self.started.elapsed().as_secs(),
+            health: Health { state, reasons },
+            link,
+            streams,
+            devices,
+            app: self.identity.unit.clone().map(|unit| AppStatus { unit }),
+            host: HostStatus { rss_bytes: host::rss_bytes(), ..self.identity.host.clone() },
+        };
+        (status, complaints)
+    }
+}
+
+/// The next beat, or never without a watchdog.
+async fn next(beat: &mut Option<tokio::time::Interval>) {
+    match beat {
+        Some(beat) => {
+            beat.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn complaints(
+    link: &LinkStatus,
+    streams: &BTreeMap<String, StreamStatus>,
+    devices: &BTreeMap<String, DeviceStatus>,
+) -> Vec<Complaint> {
+    let mut complaints = Vec::new();
+    let mut complain = |what: String, text: String| complaints.push(Complaint { what, text });
+    if !matches!(link.state, LinkState::Connected | LinkState::Draining) {
+        let server = link.server.as_deref().unwrap_or("a broker");
+        let reason = link.reason.as_deref().unwrap_or("not tried yet");
+        complain("link".to_owned(), format!("not connected to {server}: {reason}"));
+    }
+    for (name, device) in devices {
+        if device.state == DeviceState::Offline {
+            let reason = device.reason.as_deref().unwrap_or("no reason known");
+            complain(format!("device {name}"), format!("{} device {name} is offline: {reason}", device.kind));
+        }
+    }
+    for (name, stream) in streams {
+        if let Some(error) = &stream.disk_error {
+            complain(format!("disk {name}"), format!("stream {name} is held in memory, the disk fails: {error}"));
+        }
+    }
+    complaints
+}
+
+/// One line for `systemctl status`.
+fn headline(status: &Status) -> String {
+    let waiting: u64 = status.streams.values().map(|stream| stream.waiting).sum();
+    let online = status.devices.values().filter(|device| device.state == DeviceState::Online).count();
+    let mut line = match status.health.reasons.as_slice() {
+        [] => format!("Healthy: connected to {}", status.link.server.as_deref().unwrap_or("the broker")),
+        [reason] => format!("Degraded: {reason}"),
+        [reason, rest @ ..] => format!("Degraded: {reason} (and {} more)", rest.len()),
+    };
+    if !status.devices.is_empty() {
+        line += &format!("; {online} of {} devices online", status.devices.len());
+    }
+    line + &format!("; {waiting} records waiting")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(reasons: &[&str]) -> Status {
+        let state = if reasons.is_empty() { HealthState::Healthy } else { HealthState::Degraded };
+        let stream = StreamStatus { waiting: 3, ..StreamStatus::default() };
+        Status {
+            version: "0".into(),
+            instance: "gw".into(),
+            uptime_s: 0,
+            health: Health { state, reasons: reasons.iter().map(ToString::to_string).collect() },
+            link: LinkStatus { server: Some("mqtt://b:1883".into()), ..LinkStatus::default() },
+            streams: [("telemetry".to_owned(), stream)].into(),
+            devices: [("meter".to_owned(), DeviceStatus::closed("serial", 0))].into(),
+            app: None,
+            host: HostStatus::default(),
+        }
+    }
+
+    #[test]
+    fn the_status_line_never_hides_what_is_wrong() {
+        assert_eq!(
+            headline(&status(&[])),
+            "Healthy: connected to mqtt://b:1883; 0 of 1 devices online; 3 records waiting"
+        );
+        assert!(headline(&status(&["a is off", "b is off"])).starts_with("Degraded: a is off (and 1 more); "));
+    }
+
+    #[test]
+    fn nothing_that_fails_is_never_a_complaint_less() {
+        let mut status = status(&[]);
+        let wrong = |status: &Status| -> Vec<String> {
+            complaints(&status.link, &status.streams, &status.devices).into_iter().map(|c| c.what).collect()
+        };
+        assert_eq!(wrong(&status), ["link", "device meter"]);
+        status.link.state = LinkState::Connected;
+        status.devices.clear();
+        assert!(wrong(&status).is_empty());
+        status.streams.values_mut().for_each(|stream| stream.disk_error = Some("full".into()));
+        assert_eq!(wrong(&status), ["disk telemetry"]);
+    }
+}

@@ -1,1 +1,204 @@
-//! mqtt
+//! The broker: one connection, from CONNECT to its end. MQTT 3.1.1 by rumqttc 0.25.1.
+//!
+//! Constraints: a connection is used once; what was not acknowledged when it ends is sent again on the next one, by
+//! whoever knows what that was (the publisher, with the spool behind it). Nothing is queued here.
+//!
+//! # What of rumqttc is used, and what not
+//!
+//! rumqttc connects (host name, TCP, CONNECT, CONNACK) and turns packets into bytes and back. Its `EventLoop::poll` is not used after
+//! CONNACK, nor is its `MqttState`: they keep a queue of their own, which is emptied silently when a broker has no
+//! session, take one packet and one system call at a time, and can stall for good on a packet id that is used again
+//! (issues 1014 and 1056 there). The connection's packet ids are ours (see [`crate::inflight`]), so there is one truth only.
+//!
+//! TLS is a transport of the options made in [`Connection::open`]; MQTT 5 is a second implementation of
+//! [`Connection`]'s methods, with the reason code of a PUBACK in [`Received`].
+
+use crate::config::Server;
+use bytes::Bytes;
+use rumqttc::{
+    ConnectReturnCode, ConnectionError, Event, EventLoop, Incoming, LastWill, MqttOptions, NetworkOptions, Packet,
+    Publish, QoS, StateError,
+};
+use std::io;
+use std::time::Duration;
+
+/// The time that connecting may take, host name look-up and CONNACK included, in seconds.
+const CONNECT_TIMEOUT_S: u64 = 10;
+/// Room for topic and header in a packet, in bytes: MQTT allows a topic of 65,535 (section 1.5.3).
+const PACKET_OVERHEAD: usize = 65_535 + 16;
+/// Brokers send us small packets only, since this connection subscribes to nothing.
+const MAX_INCOMING: usize = 4 * 1024;
+
+/// What a connection needs besides a server.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The client id.
+    pub client_id: String,
+    /// User name and password.
+    pub credentials: Option<(String, String)>,
+    /// 1 s at least, whole seconds.
+    pub keep_alive: Duration,
+    /// The largest payload in bytes.
+    pub max_payload: usize,
+    /// The Last Will, retained, QoS 1.
+    pub will: Message,
+}
+
+/// A topic and what is to be said there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The whole topic.
+    pub topic: String,
+    /// The payload.
+    pub payload: Vec<u8>,
+    /// Whether the broker keeps it for later subscribers.
+    pub retain: bool,
+}
+
+/// What came from the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// PUBACK for this packet id.
+    Acknowledged(u16),
+    /// Anything else, a PINGRESP mostly: the broker lives.
+    Other,
+}
+
+/// Why there is no connection, or none any more. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// Nobody listens there, the name is unknown, the network is down.
+    #[error("{0}")]
+    Network(io::Error),
+    /// No CONNACK in time.
+    #[error("no answer within {CONNECT_TIMEOUT_S} s; is this an MQTT broker?")]
+    ConnectTimeout,
+    /// CONNACK with a return code (MQTT 3.1.1 section 3.2.2.3).
+    #[error("the broker refused the connection: {0}")]
+    Refused(&'static str),
+    /// The broker has closed the connection.
+    #[error("the broker closed the connection")]
+    Closed,
+    /// Bytes that are no MQTT.
+    #[error("the broker sent what is not MQTT 3.1.1: {0}")]
+    Protocol(String),
+    /// Our side took too long to send: the broker does not read.
+    #[error("the broker takes no data any more")]
+    Stalled,
+}
+
+/// An open connection.
+pub struct Connection {
+    eventloop: EventLoop,
+}
+
+impl Connection {
+    /// Connects. Cancel-safe: a half-made connection is dropped.
+    pub async fn open(server: &Server, session: &Session) -> Result<Connection, LinkError> {
+        let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
+        let mut options = MqttOptions::new(&session.client_id, host, server.port);
+        options.set_clean_session(true);
+        options.set_keep_alive(session.keep_alive);
+        options.set_max_packet_size(MAX_INCOMING, session.max_payload.saturating_add(PACKET_OVERHEAD));
+        options.set_inflight(1);
+        let Message { topic, payload, retain } = session.will.clone();
+        options.set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, retain));
+        if let Some((username, password)) = &session.credentials {
+            options.set_credentials(username, password);
+        }
+        let mut network = NetworkOptions::new();
+        network.set_connection_timeout(CONNECT_TIMEOUT_S);
+        network.set_tcp_nodelay(true);
+        let mut eventloop = EventLoop::new(options, 1);
+        eventloop.set_network_options(network);
+        match eventloop.poll().await {
+            Ok(Event::Incoming(Incoming::ConnAck(_))) => Ok(Connection { eventloop }),
+            Ok(other) => Err(LinkError::Protocol(format!("{other:?} instead of CONNACK"))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Puts a QoS 1 message into the send buffer, and writes when that is full. Not cancel-safe.
+    pub async fn publish(&mut self, message: Message, id: u16) -> Result<(), LinkError> {
+        let mut publish = Publish::from_bytes(message.topic, QoS::AtLeastOnce, Bytes::from(message.payload));
+        publish.pkid = id;
+        publish.retain = message.retain;
+        self.write(Packet::Publish(publish)).await
+    }
+
+    /// Puts a PINGREQ into the send buffer.
+    pub async fn ping(&mut self) -> Result<(), LinkError> {
+        self.write(Packet::PingReq).await
+    }
+
+    /// Says good-bye: the broker drops the Last Will.
+    pub async fn disconnect(mut self) -> Result<(), LinkError> {
+        self.write(Packet::Disconnect).await?;
+        self.flush().await
+    }
+
+    async fn write(&mut self, packet: Packet) -> Result<(), LinkError> {
+        let network = self.eventloop.network.as_mut().ok_or(LinkError::Closed)?;
+        Ok(network.write(packet).await?)
+    }
+
+    /// Writes out what is in the send buffer.
+    pub async fn flush(&mut self) -> Result<(), LinkError> {
+        let network = self.eventloop.network.as_mut().ok_or(LinkError::Closed)?;
+        Ok(network.flush().await?)
+    }
+
+    /// The next packet from the broker. Cancel-safe.
+    pub async fn receive(&mut self) -> Result<Received, LinkError> {
+        let network = self.eventloop.network.as_mut().ok_or(LinkError::Closed)?;
+        match network.read().await? {
+            Incoming::PubAck(puback) => Ok(Received::Acknowledged(puback.pkid)),
+            Incoming::Disconnect => Err(LinkError::Closed),
+            _ => Ok(Received::Other),
+        }
+    }
+
+    /// A packet that is here already. Returns at once.
+    pub async fn receive_ready(&mut self) -> Option<Result<Received, LinkError>> {
+        tokio::select! {
+            biased;
+            received = self.receive() => Some(received),
+            () = std::future::ready(()) => None,
+        }
+    }
+}
+
+impl From<StateError> for LinkError {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Io(error) => LinkError::Network(error),
+            StateError::ConnectionAborted => LinkError::Closed,
+            StateError::Deserialization(rumqttc::mqttbytes::Error::Io(error)) => LinkError::Network(error),
+            other => LinkError::Protocol(other.to_string()),
+        }
+    }
+}
+
+impl From<ConnectionError> for LinkError {
+    fn from(error: ConnectionError) -> Self {
+        match error {
+            ConnectionError::Io(error) => LinkError::Network(error),
+            ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => LinkError::ConnectTimeout,
+            ConnectionError::ConnectionRefused(code) => LinkError::Refused(refusal(code)),
+            ConnectionError::MqttState(error) => error.into(),
+            other => LinkError::Protocol(other.to_string()),
+        }
+    }
+}
+
+/// MQTT 3.1.1 table 3.1 in words that say what to do.
+fn refusal(code: ConnectReturnCode) -> &'static str {
+    match code {
+        ConnectReturnCode::Success => "it said yes and meant no",
+        ConnectReturnCode::RefusedProtocolVersion => "it does not speak MQTT 3.1.1",
+        ConnectReturnCode::BadClientId => "it does not allow this client id; set mqtt.client_id",
+        ConnectReturnCode::ServiceUnavailable => "it is not available now",
+        ConnectReturnCode::BadUserNamePassword => "wrong user name or password; see mqtt.username and mqtt.password_file",
+        ConnectReturnCode::NotAuthorized => "not authorised; see mqtt.username and mqtt.password_file",
+    }
+}
