@@ -1,1 +1,52 @@
-//! api
+//! The local API: HTTP/1.1 on a Unix socket, for the application beside us, for `pillion status`, for curl.
+//!
+//! Constraints: nobody outside of the socket's owner and group gets in (mode 0660); every request is bounded in size
+//! and time, whatever the client does; no client disturbs another; the flows behind are only reached through
+//! bounded channels. Every error is JSON, `{"error":"…"}`.
+//!
+//! ```text
+//! GET  /v1/health    200 healthy, 503 not: {"state":…,"reasons":[…]}
+//! GET  /v1/status    200: the status document (see `stats`)
+//! POST /v1/publish?topic=T[&stream=S][&sync=true]
+//!                    body: one record, or application/x-ndjson: one JSON value per line, empty lines skipped
+//!                    200 {"accepted":n,"first":seq,"last":seq} once all of it would survive a kill of the process
+//!                        (with sync=true: a power cut); goes to the topic app/T below the prefix
+//!                    400 wrong topic, stream, parameter or body   408 the body took too long   413 too large
+//!                    429 the stream is full   507 the disk did not take it   503 stopping or stuck, with Retry-After
+//! ```
+//!
+//! A request is accepted as a whole or not at all. Only after a 503 that says so is its fate unknown.
+//!
+//! [`socket`] is the file, `server` the connections, `routes` the table above, `publish` the one route that takes
+//! something in, `answer` what goes back.
+
+mod answer;
+mod publish;
+mod routes;
+mod server;
+pub mod socket;
+
+pub use server::serve;
+
+use crate::record::{Clock, Submission};
+use crate::stats::StatusRequest;
+use tokio::sync::mpsc;
+
+/// What the server needs of the rest.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// Into the ingest flow.
+    pub submissions: mpsc::Sender<Submission>,
+    /// Into the health flow.
+    pub status: mpsc::Sender<StatusRequest>,
+    /// Names of the streams; the index is the `StreamId`.
+    pub streams: Vec<String>,
+    /// The largest message in bytes, envelope included (`mqtt.max_payload`).
+    pub max_payload: usize,
+    /// The longest `topic` of a publish request in bytes, without prefix and `app/`.
+    pub max_topic: usize,
+    /// Where time stamps come from.
+    pub clock: Clock,
+    /// Whether the configuration wants every record to survive a power cut (`spool.sync = "always"`).
+    pub sync_always: bool,
+}

@@ -1,0 +1,114 @@
+//! The connections: how many, how long, and how they end.
+//!
+//! Constraints: the accept loop never waits for a client; a client that is slow, silent, talks nonsense or doesn't read
+//! what it asked for loses its own connection after a bounded time and disturbs nobody else's.
+
+use super::Api;
+use super::routes::{self, Shared};
+use super::socket::Socket;
+use crate::pulse::Pulse;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Connections at once; more wait in the kernel's queue until one of these ends.
+const MAX_CONNECTIONS: usize = 64;
+
+/// From the start of a connection, or the end of a request, to the end of the next request's head. An idle connection lives that long.
+const HEAD_TIME: Duration = Duration::from_secs(5);
+
+/// From a request's head to the last byte of its answer: more than the body's 30 s and the flow's 10 s together.
+const REQUEST_TIME: Duration = Duration::from_secs(60);
+
+/// The read buffer of a connection in bytes, and so the largest request head.
+const READ_BUFFER: usize = 16 * 1024;
+
+/// Headers in a request; curl sends four.
+const MAX_HEADERS: usize = 32;
+
+/// What is under way when we stop may take this long.
+const FINISH_TIME: Duration = Duration::from_secs(1);
+
+/// Between tries when accept(2) fails, which is for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Serves until `stop` becomes true (or its sender is gone), finishes what is under way within a second, removes the
+/// socket's file and returns.
+pub async fn serve(socket: Socket, api: Api, mut pulse: Pulse, mut stop: watch::Receiver<bool>) {
+    let shared = Arc::new(Shared::new(api));
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stop) => break,
+            () = pulse.answer() => {}
+            Some(_) = connections.join_next() => {}
+            accepted = socket.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok(stream) => {
+                    connections.spawn(connection(stream, Arc::clone(&shared), stop.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!("can't accept a connection on {}: {error}", socket.path().display());
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(socket);
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(FINISH_TIME, all_ended).await.is_err() {
+        tracing::debug!("cut off {} local connections that did not end in time", connections.len());
+    }
+}
+
+/// Waits for the word to stop.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that its sender is gone, and that is the end as well.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Serves one client until it hangs up, breaks a rule or takes too long.
+async fn connection(stream: UnixStream, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let begun = Arc::new(Notify::new());
+    let service = service_fn(|request| {
+        begun.notify_one();
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(routes::answer(&shared, request).await) }
+    });
+    let mut http = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(READ_BUFFER)
+            // A client may close its sending half behind the request and still wants the answer.
+            .half_close(true)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    // hyper bounds the heads, the routes their own work; this bounds a client that doesn't read its answers.
+    let mut deadline = pin!(sleep(REQUEST_TIME));
+    let mut finishing = false;
+    loop {
+        tokio::select! {
+            ended = http.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!("a local connection ended: {error}");
+                }
+                return;
+            }
+            () = begun.notified() => deadline.as_mut().reset(Instant::now() + REQUEST_TIME),
+            () = deadline.as_mut() => return,
+            () = stopped(&mut stop), if !finishing => {
+                finishing = true;
+                http.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
