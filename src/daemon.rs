@@ -1,1 +1,270 @@
-//! daemon
+//! The daemon: opens everything, starts the flows, watches over them, and stops them in the order of the data's way.
+//!
+//! The only place that sees the whole configuration. One thread for all flows, one for the spool.
+//!
+//! What keeps it from starting: a configuration that can't be meant (exit 78), and another process that has its spool or its
+//! socket. Nothing else does: no broker, no device, no disk.
+//!
+//! Stopping (SIGTERM, SIGINT): devices and local API stop taking in; what they took goes through ingest into the
+//! spool; the publisher delivers what it can within [`DRAIN`] and says good-bye; the spool is closed.
+
+use crate::api::{self, Api};
+use crate::config::{Config, Sync};
+use crate::device;
+use crate::health::{self, Identity};
+use crate::host;
+use crate::ingest;
+use crate::publish::{self, Farewell, Publisher};
+use crate::pulse::Heart;
+use crate::record::Submission;
+use crate::spool::{self, thread};
+use crate::stats::{DeviceStatus, HostStatus, LinkStatus};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::time::{Instant, timeout};
+
+/// How long a stop may deliver what waits. The application's own stop waits for ours, so this is short: the rest is
+/// on flash and goes out after the next start.
+pub const DRAIN: Duration = Duration::from_secs(3);
+/// How long each flow may take to stop.
+const STOP: Duration = Duration::from_secs(2);
+/// How long closing the spool may take: a slow card syncs for seconds.
+const CLOSE: Duration = Duration::from_secs(10);
+/// Questions that wait for the health flow.
+const REQUESTS: usize = 16;
+
+/// Why the daemon did not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// `mqtt.password_file` can't be read.
+    #[error("mqtt.password_file: {}: {source}; put the password there, in one line, readable by this user", path.display())]
+    Password {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has the spool, or there is no thread for it.
+    #[error(transparent)]
+    Spool(#[from] thread::StartError),
+    /// Another process answers on the socket.
+    #[error(transparent)]
+    Socket(api::socket::SocketError),
+    /// The runtime or the signals can't be had.
+    #[error("the system gives no event loop or no signals: {0}")]
+    System(#[from] io::Error),
+    /// A flow ended though nobody told it to.
+    #[error("the {0} flow has ended unexpectedly; this is a bug in pillion")]
+    Flow(&'static str),
+}
+
+/// Runs until SIGTERM or SIGINT, or until something breaks that can't be mended.
+pub fn run(config: Config) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(start(config));
+    // Whatever is still blocked must not keep the process from ending.
+    runtime.shutdown_background();
+    result
+}
+
+/// The flows that run, each with what stops it.
+struct Flows {
+    /// Devices and local API: they take in.
+    sources: JoinSet<&'static str>,
+    stop_sources: watch::Sender<bool>,
+    health: JoinHandle<()>,
+    ingest: JoinHandle<()>,
+    stop_ingest: watch::Sender<bool>,
+    publisher: JoinHandle<()>,
+    stop_publisher: watch::Sender<Option<Instant>>,
+    spool: thread::Handle,
+}
+
+async fn start(config: Config) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let flows = open(config).await?;
+    flows.run_until(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+    .await
+}
+
+async fn open(config: Config) -> Result<Flows, DaemonError> {
+    let password = password(&config)?;
+    let mut heart = Heart::default();
+    let stream_names: Vec<String> = config.streams.iter().map(|stream| stream.name.clone()).collect();
+    let (stop_sources, sources_stop) = watch::channel(false);
+    let (stop_ingest, ingest_stop) = watch::channel(false);
+    let (stop_publisher, publisher_stop) = watch::channel(None);
+    let mut sources = JoinSet::new();
+
+    let options = spool::Options {
+        dir: spool::folder(&config.state_dir),
+        streams: config.streams.clone(),
+        sync: config.spool.sync,
+        segment_bytes: config.spool.segment_bytes,
+        boot_id: host::boot_id_bytes(),
+    };
+    let (spool, batches) = thread::start(options, host::now, heart.pulse("spool"))?;
+    let (submissions, submitted) = mpsc::channel::<Submission>(ingest::WAITING);
+    let (questions, requests) = mpsc::channel(REQUESTS);
+
+    match api::socket::bind(&config.runtime_dir).await {
+        Ok(socket) => {
+            let api = Api {
+                submissions: submissions.clone(),
+                status: questions,
+                streams: stream_names.clone(),
+                max_payload: config.mqtt.max_payload,
+                // MQTT 3.1.1 section 1.5.3: a topic has 65,535 bytes at the most.
+                max_topic: usize::from(u16::MAX).saturating_sub(config.mqtt.topic_prefix.len() + "/app/".len()),
+                clock: host::now,
+                sync_always: config.spool.sync == Sync::Always,
+            };
+            let (pulse, stop) = (heart.pulse("local API"), sources_stop.clone());
+            sources.spawn(async move {
+                api::serve(socket, api, pulse, stop).await;
+                "local API"
+            });
+        }
+        Err(error @ api::socket::SocketError::InUse { .. }) => return Err(DaemonError::Socket(error)),
+        Err(error) => tracing::error!(%error, "there is no local API"),
+    }
+
+    let mut devices = Vec::new();
+    for serial in config.serial {
+        let now_ms = host::now().wall_ms;
+        let (status, shown) = watch::channel(DeviceStatus::closed("serial", now_ms));
+        devices.push((serial.name.clone(), shown));
+        let wiring = device::serial::Wiring {
+            submissions: submissions.clone(),
+            status,
+            clock: host::now,
+            pulse: heart.pulse(format!("device {}", serial.name)),
+            stop: sources_stop.clone(),
+        };
+        sources.spawn(async move {
+            device::serial::run(serial, wiring).await;
+            "device"
+        });
+    }
+
+    let identity = Identity {
+        instance: config.instance.clone(),
+        unit: config.app.unit,
+        streams: stream_names.clone(),
+        interval: config.health.interval,
+        host: HostStatus { name: host::name(), boot_id: host::boot_id(), rss_bytes: 0 },
+    };
+    let (link, link_shown) = watch::channel(LinkStatus { since_ms: host::now().wall_ms, ..LinkStatus::default() });
+    let (retained, retained_shown) = watch::channel(vec![identity.birth(host::now())]);
+    let publisher = Publisher::new(
+        config.mqtt,
+        stream_names,
+        password,
+        farewell(),
+        publish::Wiring {
+            spool: spool.clone(),
+            batches,
+            retained: retained_shown,
+            status: link,
+            clock: host::now,
+            pulse: heart.pulse("publish"),
+            stop: publisher_stop,
+        },
+    );
+    let publisher = tokio::spawn(publisher.run());
+    let pulse = heart.pulse("ingest");
+    let ingest = tokio::spawn(ingest::run(submitted, spool.clone(), config.spool.sync, pulse, ingest_stop));
+    let pulse = heart.pulse("health");
+    let health = health::Wiring {
+        requests,
+        link: link_shown,
+        devices,
+        spool: spool.clone(),
+        submissions,
+        retained,
+        heart,
+        pulse,
+        stop: sources_stop,
+    };
+    let health = tokio::spawn(health::run(identity, health));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), instance = config.instance, "pillion is up");
+    Ok(Flows { sources, stop_sources, health, ingest, stop_ingest, publisher, stop_publisher, spool })
+}
+
+impl Flows {
+    /// Runs until `stop` comes, then stops everything in order.
+    async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+        let broken = tokio::select! {
+            () = stop => None,
+            ended = self.sources.join_next(), if !self.sources.is_empty() => {
+                Some(ended.and_then(Result::ok).unwrap_or("device or local API"))
+            }
+            _ = &mut self.publisher => Some("publish"),
+            _ = &mut self.ingest => Some("ingest"),
+            _ = &mut self.health => Some("health"),
+        };
+        match broken {
+            None => {
+                self.stop().await;
+                Ok(())
+            }
+            Some(flow) => {
+                tracing::error!(flow, "a flow has ended unexpectedly");
+                let _ = timeout(CLOSE, self.spool.close()).await;
+                Err(DaemonError::Flow(flow))
+            }
+        }
+    }
+
+    async fn stop(mut self) {
+        tracing::info!("stopping");
+        self.stop_sources.send_replace(true);
+        let sources = async { while self.sources.join_next().await.is_some() {} };
+        if timeout(STOP, sources).await.is_err() {
+            tracing::warn!("a device or a local client did not end in time");
+        }
+        ended("health", timeout(STOP, self.health).await.ok());
+        self.stop_ingest.send_replace(true);
+        ended("ingest", timeout(STOP, self.ingest).await.ok());
+        self.stop_publisher.send_replace(Some(Instant::now() + DRAIN));
+        ended("publish", timeout(DRAIN + STOP, self.publisher).await.ok());
+        match timeout(CLOSE, self.spool.close()).await {
+            Ok(_) => tracing::info!("stopped"),
+            Err(_) => tracing::error!("the disk did not take what is left within {} s", CLOSE.as_secs()),
+        }
+    }
+}
+
+fn ended(flow: &str, end: Option<Result<(), JoinError>>) {
+    match end {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::error!(flow, %error, "a flow broke down while stopping"),
+        None => tracing::warn!(flow, "a flow did not stop in time"),
+    }
+}
+
+/// The first line of `mqtt.password_file`.
+fn password(config: &Config) -> Result<Option<String>, DaemonError> {
+    let Some(path) = &config.mqtt.password_file else { return Ok(None) };
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| DaemonError::Password { path: path.clone(), source })?;
+    Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
+}
+
+/// What is said on `P/status` when the link is lost, and on a clean stop.
+fn farewell() -> Farewell {
+    Farewell {
+        will: r#"{"state":"offline","reason":"connection-lost"}"#.to_owned(),
+        stopped: r#"{"state":"offline","reason":"stopped"}"#.to_owned(),
+    }
+}

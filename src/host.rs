@@ -19,6 +19,16 @@ pub fn boot_id() -> String {
     line_of("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
+/// The boot id as bytes, or zeros.
+pub fn boot_id_bytes() -> [u8; 16] {
+    let digits: Vec<u8> = boot_id().chars().filter_map(|c| u8::try_from(c.to_digit(16)?).ok()).collect();
+    let mut id = [0; 16];
+    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = pair.iter().fold(0, |value, digit| value << 4 | digit);
+    }
+    id
+}
+
 /// Resident memory of this process in bytes (proc(5), `VmRSS` of `/proc/self/status`), or 0.
 pub fn rss_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -52,6 +62,7 @@ mod tests {
     fn facts_never_come_out_empty_on_a_real_machine() {
         assert!(!name().is_empty());
         assert_eq!(boot_id().len(), 36);
+        assert_ne!(boot_id_bytes(), [0; 16]);
         assert!(rss_bytes() > 100_000);
         let (one, two) = (now(), now());
         assert!(one.wall_ms > EARLIEST_TRUE_MS && one.mono_ms > 0 && two.mono_ms >= one.mono_ms);

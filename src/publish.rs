@@ -287,6 +287,8 @@ impl Publisher {
         let mut deadline = *self.wiring.stop.borrow_and_update();
         // While draining: the spool was asked whether anything waits, and something did.
         let mut more_to_come = false;
+        // The health flow, which keeps the retained messages, ends before this one.
+        let mut kept_up = true;
         loop {
             let patience = self.mqtt.ack_timeout;
             timeout(patience, self.fill(connection)).await.map_err(|_| LinkError::Stalled)??;
@@ -307,8 +309,8 @@ impl Publisher {
                     more_to_come = false;
                 }
                 () = &mut self.timers.alarm => self.alarm(connection).await?,
-                changed = self.wiring.retained.changed(), if deadline.is_none() => {
-                    changed.map_err(|_| Closed)?;
+                changed = self.wiring.retained.changed(), if kept_up => {
+                    kept_up = changed.is_ok();
                     self.refresh_retained();
                 }
                 () = self.wiring.pulse.answer() => {}
