@@ -1,7 +1,8 @@
 //! Capped exponential back-off with jitter, for whatever has to be tried again for ever.
 //!
 //! Pure: the caller brings the randomness and does the waiting. Every delay lies between half and the whole of a
-//! step that doubles from `first` to `cap`, so that a fleet that lost its broker at one instant doesn't come back at one instant.
+//! step that doubles from `first` to `cap`, so that a fleet that lost its broker at one instant doesn't come back at one
+//! instant.
 
 use std::time::Duration;
 

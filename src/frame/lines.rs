@@ -1,8 +1,8 @@
 //! Lines: frames that end in a line feed.
 //!
 //! LF ends a line, and one CR directly before it belongs to the end, so LF and CR LF may be mixed. A CR anywhere else
-//! is data; a device that ends its lines with CR alone never completes one here. Every other byte, NUL and what is no UTF-8
-//! included, passes through as it is.
+//! is data; a device that ends its lines with CR alone never completes one here. Every other byte, NUL and what is no
+//! UTF-8 included, passes through as it is.
 //!
 //! A line may have `max` bytes without its end. A longer one is skipped up to its LF and counted once. An empty line is
 //! skipped and counted.
