@@ -1,7 +1,8 @@
 //! Capped exponential back-off with jitter, for whatever has to be tried again for ever.
 //!
 //! Pure: the caller brings the randomness and does the waiting. Every delay lies between half and the whole of a
-//! step that doubles from `first` to `cap`, so that a fleet that lost its broker at one instant doesn't come back at one instant.
+//! step that doubles from `first` to `cap`, so that a fleet that lost its broker at one instant doesn't come back at one
+//! instant.
 
 use std::time::Duration;
 
@@ -19,12 +20,12 @@ impl Backoff {
         Backoff { first, cap, step: first }
     }
 
-    /// The delay before the next try. `random` is uniform in 0.0..1.0.
+    /// The delay before the next try. `random` is uniform in 0.0..=1.0; anything else counts as 0.
     pub fn next(&mut self, random: f64) -> Duration {
         let step = self.step;
         self.step = self.cap.min(step.saturating_mul(2));
-        // max before min: a NaN becomes 0.
-        step.mul_f64(0.5 + random.max(0.0).min(1.0) / 2.0)
+        let random = if (0.0..=1.0).contains(&random) { random } else { 0.0 };
+        step.mul_f64(0.5 + random / 2.0)
     }
 
     /// The thing works: the next failure starts from the shortest delay again.
@@ -46,5 +47,6 @@ mod tests {
         backoff.reset();
         assert_eq!(backoff.next(1.0), second);
         assert_eq!(backoff.next(f64::NAN), second, "a step of 2 s, halved");
+        assert_eq!(backoff.next(-1.0), 2 * second, "a step of 4 s, halved");
     }
 }

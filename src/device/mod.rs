@@ -1,1 +1,30 @@
-//! device
+//! Devices: one task for each, the only holder of its device's handle.
+//!
+//! Constraints: a device may be absent, vanish and come back at any time, and none of that ends its task or disturbs
+//! another's. A task turns what the device says into submissions and reports on itself through a watch channel; it
+//! knows neither broker nor disk.
+//!
+//! A new kind of device is a file here whose `run` takes its own configuration and a [`Wiring`].
+
+pub mod serial;
+
+use crate::pulse::Pulse;
+use crate::record::{Clock, Submission};
+use crate::stats::DeviceStatus;
+use tokio::sync::{mpsc, watch};
+
+/// What a device's task is connected to.
+#[derive(Debug)]
+pub struct Wiring {
+    /// Where records go. Bounded: while it is full the device is not read, and its data waits in the kernel.
+    pub submissions: mpsc::Sender<Submission>,
+    /// Where the task reports. Receivers are notified when the state or the reason changes; the counters are kept up
+    /// to date in between without waking anybody.
+    pub status: watch::Sender<DeviceStatus>,
+    /// Where time stamps come from.
+    pub clock: Clock,
+    /// Answered while the task waits for its device, not while it waits for `submissions`.
+    pub pulse: Pulse,
+    /// Ends the task when it becomes true, or when nobody can set it any more.
+    pub stop: watch::Receiver<bool>,
+}

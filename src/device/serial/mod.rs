@@ -1,0 +1,246 @@
+//! A serial device: its bytes become records on `device/NAME/data`.
+//!
+//! Constraints: the descriptor is dropped at the first sign of a hang-up, for a held one makes ttyUSB0 come back as
+//! ttyUSB1. The port is opened by its path anew each time, so a link under `/dev/serial/by-id` is followed to wherever
+//! the device has gone. Memory is one chunk, one frame and one submission. While an open port is silent there is no timer
+//! and no wake-up but the pulse.
+//!
+//! States:
+//!
+//! ```text
+//! Closed ── opened ──> Open ── hung up, failed ──> Backoff ── delay over ──> Closed
+//!    └──────────────── not opened ────────────────────^
+//! ```
+//!
+//! The back-off starts over only after the device has sent something: a port that opens and hangs up at once is not a
+//! working one.
+//!
+//! While the records' channel is full the port is not read. The kernel holds what it can, then makes the device
+//! wait if flow control is configured; without it, what comes on top of that is lost, as on any serial line that
+//! nobody reads.
+
+pub mod port;
+
+use super::Wiring;
+use crate::backoff::Backoff;
+use crate::config::Serial;
+use crate::frame::Decoder;
+use crate::record::{Durability, Encoding, PayloadRule, Record, StreamId, Submission};
+use crate::stats::DeviceState;
+use port::Trouble;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+use tokio_serial::SerialStream;
+
+/// The delays between attempts to open: short enough for a plug that is put back, long enough to cost nothing.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
+
+/// Bytes for one read: what the kernel's line discipline buffers (`N_TTY_BUF_SIZE`).
+const CHUNK: usize = 4096;
+
+/// Records for one submission, so that a chunk of tiny lines doesn't become a big one.
+const MAX_RECORDS: usize = 256;
+
+/// Where the port stands. Whoever holds the stream is in `Open`.
+enum State {
+    /// Nothing is held; the port is about to be opened.
+    Closed,
+    /// The port is ours.
+    Open(SerialStream),
+    /// Nothing is held; the next attempt comes after a delay.
+    Backoff,
+}
+
+/// Bridges one device until `wiring.stop` becomes true or nobody takes its records any more.
+///
+/// On a stop the frames that were read are handed over, which takes as long as `wiring.submissions` is full; a frame
+/// that has begun is dropped and counted as incomplete.
+pub async fn run(config: Serial, wiring: Wiring) {
+    let mut device = Device::new(config, wiring);
+    let mut state = State::Closed;
+    loop {
+        let next = match state {
+            // One attempt. It is made on the runtime's thread, since it never waits for the device.
+            State::Closed => Some(device.open()),
+            // Bytes become records until the port hangs up; then it is closed before anything else.
+            State::Open(port) => device.bridge(port).await,
+            // The device is away or unusable.
+            State::Backoff => device.wait().await,
+        };
+        match next {
+            Some(next) => state = next,
+            None => return device.stopped(),
+        }
+    }
+}
+
+struct Device {
+    config: Serial,
+    topic: String,
+    wiring: Wiring,
+    decoder: Decoder,
+    backoff: Backoff,
+}
+
+/// What ended the reading of a chunk.
+enum Input {
+    /// This many bytes are in the chunk, at least one.
+    Bytes(usize),
+    /// The port is of no use any more.
+    Lost(Trouble),
+    /// The task shall end.
+    Stop,
+}
+
+impl Device {
+    fn new(config: Serial, wiring: Wiring) -> Self {
+        let topic = format!("device/{}/data", config.name);
+        let decoder = Decoder::new(&config.framing);
+        Device { config, topic, wiring, decoder, backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY) }
+    }
+
+    /// State Closed: `Open`, or `Backoff` if that did not work.
+    fn open(&mut self) -> State {
+        match port::open(&self.config) {
+            Ok(port) => {
+                self.report(DeviceState::Online, None);
+                State::Open(port)
+            }
+            Err(trouble) => {
+                self.report(DeviceState::Offline, Some(trouble.to_string()));
+                State::Backoff
+            }
+        }
+    }
+
+    /// State Open: `Backoff` when the port is lost, `None` when the task shall end. The port is closed in both cases.
+    async fn bridge(&mut self, mut port: SerialStream) -> Option<State> {
+        let mut chunk = [0; CHUNK];
+        loop {
+            match self.read(&mut port, &mut chunk).await {
+                Input::Bytes(count) => {
+                    self.backoff.reset();
+                    self.submit(chunk.get(..count).unwrap_or_default()).await?;
+                }
+                Input::Lost(trouble) => {
+                    drop(port);
+                    self.decoder.cut_off();
+                    self.count(0, 0);
+                    self.report(DeviceState::Offline, Some(trouble.to_string()));
+                    return Some(State::Backoff);
+                }
+                Input::Stop => return None,
+            }
+        }
+    }
+
+    /// State Backoff: `Closed` when the delay is over, `None` when the task shall end.
+    async fn wait(&mut self) -> Option<State> {
+        let delay = tokio::time::sleep(self.backoff.next(fastrand::f64()));
+        tokio::pin!(delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut self.wiring.stop) => return None,
+                () = self.wiring.pulse.answer() => {}
+                () = &mut delay => return Some(State::Closed),
+            }
+        }
+    }
+
+    /// The task ends.
+    fn stopped(&mut self) {
+        self.decoder.cut_off();
+        self.count(0, 0);
+        self.report(DeviceState::Offline, Some("pillion is stopping".to_owned()));
+    }
+
+    /// Waits for bytes, answering the pulse meanwhile.
+    async fn read(&mut self, port: &mut SerialStream, chunk: &mut [u8]) -> Input {
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut self.wiring.stop) => return Input::Stop,
+                () = self.wiring.pulse.answer() => {}
+                result = port.read(chunk) => return match result {
+                    // The end of a terminal: it has hung up.
+                    Ok(0) => Input::Lost(Trouble::HungUp(self.config.path.clone())),
+                    Ok(count) => Input::Bytes(count),
+                    Err(error) => Input::Lost(port::of_read(&self.config.path, &error)),
+                },
+            }
+        }
+    }
+
+    /// Hands over the frames that `chunk` completes, together where possible. `None` if nobody takes records any more.
+    async fn submit(&mut self, mut chunk: &[u8]) -> Option<()> {
+        let bytes = chunk.len();
+        let time = (self.wiring.clock)();
+        let mut records = Vec::new();
+        let mut not_text = 0;
+        while let Some(frame) = self.decoder.next(&mut chunk) {
+            let encoding = self.config.payload.encoding_of(frame);
+            not_text += u64::from(encoding == Encoding::Base64 && self.config.payload != PayloadRule::Base64);
+            records.push(Record { topic: self.topic.clone(), time, encoding, data: frame.to_vec() });
+            if records.len() == MAX_RECORDS {
+                self.send(std::mem::take(&mut records)).await?;
+            }
+        }
+        self.count(bytes, not_text);
+        if !records.is_empty() {
+            self.send(records).await?;
+        }
+        Some(())
+    }
+
+    /// Waits for room and hands the records over. `None` if nobody takes records any more.
+    async fn send(&self, records: Vec<Record>) -> Option<()> {
+        let submission =
+            Submission { stream: StreamId::TELEMETRY, records, durability: Durability::Window, reply: None };
+        self.wiring.submissions.send(submission).await.ok()
+    }
+
+    /// Brings the status' counters up to date and wakes nobody for it.
+    fn count(&self, bytes: usize, not_text: u64) {
+        let seen = self.decoder.counters();
+        self.wiring.status.send_if_modified(|status| {
+            status.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+            status.not_text += not_text;
+            status.frames = seen.frames;
+            status.oversize = seen.oversize;
+            status.empty = seen.empty;
+            status.incomplete = seen.incomplete;
+            false
+        });
+    }
+
+    /// Enters the state in the status. Receivers are woken and a line is logged if state or reason are news; a port
+    /// that stays away for the same reason is reported once.
+    fn report(&self, state: DeviceState, reason: Option<String>) {
+        let now = (self.wiring.clock)().wall_ms;
+        let (device, path) = (self.config.name.as_str(), self.config.path.display());
+        let is_news = self.wiring.status.send_if_modified(|status| {
+            status.opens += u64::from(state == DeviceState::Online);
+            let is_news = status.state != state || status.reason != reason;
+            if status.state != state {
+                status.since_ms = now;
+            }
+            status.state = state;
+            status.reason.clone_from(&reason);
+            is_news
+        });
+        match reason {
+            _ if !is_news => {}
+            Some(reason) => tracing::warn!(device, %path, "device offline: {reason}"),
+            None => tracing::info!(device, %path, "device online"),
+        }
+    }
+}
+
+/// Returns when the task shall end.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, and with it whoever could have stopped us.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
