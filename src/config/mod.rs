@@ -1,7 +1,33 @@
 //! The configuration: what a user writes, checked, with every default filled in.
 //!
 //! These types are the *result*: every value in them is valid by itself and with the others, so no later floor
-//! checks again. How TOML becomes this is told in the submodules.
+//! checks again.
+//!
+//! The way from text to this: `load` reads the files and merges them as a `tree` that knows where each value stands;
+//! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams` and `serial` say what each key may be, with
+//! `values` and `units` for single values and `keys` for what exists at all; `effective` prints it back as TOML.
+//!
+//! A new key: its name in `keys`, its reading in the file of its section, its printing in `effective`, its line in
+//! `systemd/gateway.toml`, and what is said about wrong values in the table of `tests`.
+
+mod effective;
+mod keys;
+mod load;
+mod mqtt;
+mod problem;
+mod reader;
+mod sections;
+mod serial;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod units;
+mod values;
+
+pub use load::{Loaded, MAX_FILE_BYTES, Surroundings, load, parse};
+pub use problem::{Problem, Problems};
+pub use reader::Source;
 
 use crate::record::PayloadRule;
 use std::path::PathBuf;

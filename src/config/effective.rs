@@ -1,0 +1,159 @@
+//! A configuration as TOML again: every key with the value that counts. Reading it gives the same configuration.
+//!
+//! Constraint: no secrets; a password is only ever the name of its file. Paths that are not UTF-8 can't be written
+//! in TOML; their odd bytes come out as U+FFFD.
+
+use super::units::{duration_text, size_text};
+use super::{Config, DataBits, Flow, Framing, Parity, PayloadRule, Serial, StopBits, Stream, Sync, WhenFull};
+use std::fmt::{Display, Write as _};
+use std::path::Path;
+
+impl Config {
+    /// The configuration as TOML, with the defaults filled in and `{host}` and `{instance}` expanded.
+    pub fn to_toml(&self) -> String {
+        let mut out = Toml(String::new());
+        out.text("instance", &self.instance);
+        out.path("state_dir", &self.state_dir);
+        out.path("runtime_dir", &self.runtime_dir);
+        if let Some(unit) = &self.app.unit {
+            out.table("[app]");
+            out.text("unit", unit);
+        }
+        self.mqtt_toml(&mut out);
+        out.table("[spool]");
+        match self.spool.sync {
+            Sync::Always => out.text("sync", "always"),
+            Sync::After(window) => out.text("sync", &duration_text(window)),
+        }
+        out.text("segment_bytes", &size_text(self.spool.segment_bytes));
+        for stream in &self.streams {
+            stream.toml(&mut out);
+        }
+        for device in &self.serial {
+            device.toml(&mut out);
+        }
+        out.table("[health]");
+        out.text("interval", &duration_text(self.health.interval));
+        out.0
+    }
+
+    fn mqtt_toml(&self, out: &mut Toml) {
+        let mqtt = &self.mqtt;
+        out.table("[mqtt]");
+        let servers: Vec<String> = mqtt.servers.iter().map(|server| quoted(&server.to_string())).collect();
+        out.plain("servers", format!("[{}]", servers.join(", ")));
+        out.text("version", "3.1.1");
+        out.text("client_id", &mqtt.client_id);
+        out.text("topic_prefix", &mqtt.topic_prefix);
+        if let Some(username) = &mqtt.username {
+            out.text("username", username);
+        }
+        if let Some(file) = &mqtt.password_file {
+            out.path("password_file", file);
+        }
+        out.text("keep_alive", &duration_text(mqtt.keep_alive));
+        out.plain("inflight", mqtt.inflight);
+        out.text("ack_timeout", &duration_text(mqtt.ack_timeout));
+        out.text("max_payload", &size_text(u64::try_from(mqtt.max_payload).unwrap_or(u64::MAX)));
+    }
+}
+
+impl Stream {
+    fn toml(&self, out: &mut Toml) {
+        out.table(&format!("[stream.{}]", self.name));
+        out.text("max_bytes", &size_text(self.max_bytes));
+        if let Some(age) = self.max_age {
+            out.text("max_age", &duration_text(age));
+        }
+        out.text(
+            "when_full",
+            match self.when_full {
+                WhenFull::DropOldest => "drop-oldest",
+                WhenFull::Reject => "reject",
+            },
+        );
+        out.plain("priority", self.priority);
+    }
+}
+
+impl Serial {
+    fn toml(&self, out: &mut Toml) {
+        out.table("[[serial]]");
+        out.text("name", &self.name);
+        out.path("path", &self.path);
+        out.plain("baud", self.baud);
+        let data_bits = match self.data_bits {
+            DataBits::Five => 5,
+            DataBits::Six => 6,
+            DataBits::Seven => 7,
+            DataBits::Eight => 8,
+        };
+        out.plain("data_bits", data_bits);
+        let parity = match self.parity {
+            Parity::None => "none",
+            Parity::Even => "even",
+            Parity::Odd => "odd",
+        };
+        out.text("parity", parity);
+        let stop_bits = match self.stop_bits {
+            StopBits::One => 1,
+            StopBits::Two => 2,
+        };
+        out.plain("stop_bits", stop_bits);
+        let flow = match self.flow {
+            Flow::None => "none",
+            Flow::Software => "software",
+            Flow::Hardware => "hardware",
+        };
+        out.text("flow", flow);
+        match self.framing {
+            Framing::Lines { max } => out.plain("framing", format!("{{ kind = \"lines\", max = {max} }}")),
+        }
+        let payload = match self.payload {
+            PayloadRule::Auto => "auto",
+            PayloadRule::Text => "text",
+            PayloadRule::Base64 => "base64",
+            PayloadRule::Raw => "raw",
+        };
+        out.text("payload", payload);
+    }
+}
+
+struct Toml(String);
+
+impl Toml {
+    fn table(&mut self, header: &str) {
+        self.0.push('\n');
+        self.0.push_str(header);
+        self.0.push('\n');
+    }
+
+    fn plain(&mut self, key: &str, value: impl Display) {
+        // Writing to a String can't fail.
+        let _ = writeln!(self.0, "{key} = {value}");
+    }
+
+    fn text(&mut self, key: &str, text: &str) {
+        self.plain(key, quoted(text));
+    }
+
+    fn path(&mut self, key: &str, path: &Path) {
+        self.text(key, &path.to_string_lossy());
+    }
+}
+
+/// A basic string of TOML.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

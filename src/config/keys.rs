@@ -1,0 +1,227 @@
+//! Every key that exists, every key that the design has and this version has not, and what to say about others.
+
+/// The keys of one kind of table.
+#[derive(Debug)]
+pub(super) struct Schema {
+    /// Its name in [`LATER`]: dotted, without the names that the user gives.
+    name: &'static str,
+    /// Where it is, in the user's words.
+    title: &'static str,
+    keys: &'static [&'static str],
+}
+
+pub(super) const ROOT: Schema = Schema {
+    name: "",
+    title: "at the top of the file, before the first [table]",
+    keys: &["instance", "state_dir", "runtime_dir", "app", "mqtt", "spool", "stream", "serial", "health"],
+};
+pub(super) const APP: Schema = Schema { name: "app", title: "in [app]", keys: &["unit"] };
+pub(super) const MQTT: Schema = Schema {
+    name: "mqtt",
+    title: "in [mqtt]",
+    keys: &[
+        "servers",
+        "version",
+        "client_id",
+        "topic_prefix",
+        "username",
+        "password_file",
+        "keep_alive",
+        "inflight",
+        "ack_timeout",
+        "max_payload",
+    ],
+};
+pub(super) const SPOOL: Schema = Schema { name: "spool", title: "in [spool]", keys: &["sync", "segment_bytes"] };
+pub(super) const STREAM: Schema =
+    Schema { name: "stream", title: "in [stream.NAME]", keys: &["max_bytes", "max_age", "when_full", "priority"] };
+pub(super) const SERIAL: Schema = Schema {
+    name: "serial",
+    title: "in [[serial]]",
+    keys: &["name", "path", "baud", "data_bits", "parity", "stop_bits", "flow", "framing", "payload"],
+};
+pub(super) const FRAMING: Schema =
+    Schema { name: "serial.framing", title: "in the framing of a [[serial]]", keys: &["kind", "max"] };
+pub(super) const HEALTH: Schema = Schema { name: "health", title: "in [health]", keys: &["interval"] };
+
+const ALL: [&Schema; 8] = [&ROOT, &APP, &MQTT, &SPOOL, &STREAM, &SERIAL, &FRAMING, &HEALTH];
+
+/// A key, or one value of a key, that is documented and not built yet. Building it removes its line.
+struct Later {
+    table: &'static str,
+    key: &'static str,
+    /// None: the whole key.
+    value: Option<&'static str>,
+    /// What to do meanwhile.
+    meanwhile: &'static str,
+}
+
+const fn key(table: &'static str, key: &'static str, meanwhile: &'static str) -> Later {
+    Later { table, key, value: None, meanwhile }
+}
+
+const fn value(table: &'static str, key: &'static str, value: &'static str, meanwhile: &'static str) -> Later {
+    Later { table, key, value: Some(value), meanwhile }
+}
+
+const LATER: &[Later] = &[
+    key("", "gpio", "remove it"),
+    key("app", "logs", "remove it"),
+    key("app", "log_level", "remove it"),
+    key("app", "heartbeat_timeout", "remove it"),
+    value("mqtt", "servers", "mqtts", "use mqtt:// on a network that you trust, or through a VPN"),
+    value("mqtt", "version", "5", "use \"3.1.1\""),
+    key("mqtt", "ca_file", "remove it"),
+    key("mqtt", "cert_file", "remove it"),
+    key("mqtt", "key_file", "remove it"),
+    key("mqtt", "backfill_rate", "remove it"),
+    value("serial.framing", "kind", "cobs", "use \"lines\""),
+    value("serial.framing", "kind", "slip", "use \"lines\""),
+    value("serial.framing", "kind", "length-prefixed", "use \"lines\""),
+    value("serial.framing", "kind", "fixed", "use \"lines\""),
+    value("serial.framing", "kind", "idle-gap", "use \"lines\""),
+    key("serial.framing", "delimiter", "remove it"),
+    key("serial.framing", "crc", "remove it"),
+];
+
+fn not_yet(later: &Later) -> String {
+    format!("is not supported by this version of pillion yet; {}", later.meanwhile)
+}
+
+impl Schema {
+    /// Whether this table has this key now.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.keys.contains(&key)
+    }
+
+    /// What to say about a value that a later version will know.
+    pub(super) fn later_value(&self, key: &str, value: &str) -> Option<String> {
+        let same = |later: &&Later| later.table == self.name && later.key == key && later.value == Some(value);
+        LATER.iter().find(same).map(not_yet)
+    }
+
+    /// What to say about a key that this table has not.
+    pub(super) fn advice(&self, key: &str) -> String {
+        if let Some(later) = LATER.iter().find(|l| l.table == self.name && l.key == key && l.value.is_none()) {
+            return not_yet(later);
+        }
+        if self.name == "mqtt" && key == "password" {
+            return "passwords do not belong here; write it into a file that only pillion can read and give \
+                    password_file"
+                .to_owned();
+        }
+        if let Some(near) = self.nearest(key) {
+            return format!("unknown key; did you mean `{near}`?");
+        }
+        if let Some(owner) = ALL.iter().find(|schema| schema.has(key)) {
+            return format!("unknown key; it belongs {}", owner.title);
+        }
+        let place = if self.name.is_empty() { "there are" } else { "known here are" };
+        format!("unknown key; {place} {}", self.keys.join(", "))
+    }
+
+    /// The key that was probably meant: the same but for case, `_` and `-`; one that is the start of the other;
+    /// or one within two slips of the finger.
+    fn nearest(&self, key: &str) -> Option<&'static str> {
+        if key.len() > 32 {
+            return None;
+        }
+        let wanted = plain(key);
+        let same = self.keys.iter().find(|known| plain(known) == wanted);
+        let close = || {
+            let slips = self.keys.iter().map(|known| (slips(&plain(known), &wanted), *known));
+            let close = slips.filter(|(slips, known)| *slips <= 2 && slips * 3 <= known.len());
+            close.min_by_key(|(slips, _)| *slips).map(|(_, known)| known)
+        };
+        let start = || {
+            let starts = |known: &str| known.len() > 3 && wanted.starts_with(known);
+            let begins = |known: &str| wanted.len() > 3 && known.starts_with(&wanted);
+            self.keys.iter().find(|known| starts(&plain(known)) || begins(&plain(known))).copied()
+        };
+        same.copied().or_else(close).or_else(start)
+    }
+}
+
+fn plain(key: &str) -> String {
+    key.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).collect()
+}
+
+/// How far apart two words are; letters in the wrong order are one slip.
+fn slips(one: &str, other: &str) -> usize {
+    let sorted = |word: &str| {
+        let mut letters: Vec<char> = word.chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    let distance = distance(one, other);
+    if distance > 0 && sorted(one) == sorted(other) { 1 } else { distance }
+}
+
+/// Levenshtein distance in characters.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.chars().count()).collect();
+    for (line, a) in one.chars().enumerate() {
+        let mut diagonal = line;
+        let mut left = line + 1;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (cell, b) in row.iter_mut().skip(1).zip(other.chars()) {
+            let best = (diagonal + usize::from(a != b)).min(left + 1).min(*cell + 1);
+            diagonal = std::mem::replace(cell, best);
+            left = best;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_never_goes_without_a_guess() {
+        for (key, meant) in [
+            ("keepalive", "keep_alive"),
+            ("KeepAlive", "keep_alive"),
+            ("client-id", "client_id"),
+            ("server", "servers"),
+            ("topic_prfix", "topic_prefix"),
+            ("topic", "topic_prefix"),
+            ("in_flight", "inflight"),
+        ] {
+            assert_eq!(MQTT.nearest(key), Some(meant), "{key}");
+        }
+        assert_eq!(SERIAL.nearest("baudrate"), Some("baud"));
+        assert_eq!(SERIAL.nearest("paht"), Some("path"));
+        assert_eq!(ROOT.nearest("streams"), Some("stream"));
+        assert_eq!(MQTT.nearest("port"), None);
+        assert_eq!(MQTT.nearest("x"), None);
+        assert_eq!(MQTT.nearest(""), None);
+    }
+
+    #[test]
+    fn a_later_key_is_never_one_that_exists() {
+        for later in LATER {
+            let schema = ALL.iter().find(|schema| schema.name == later.table).unwrap();
+            assert_eq!(schema.has(later.key), later.value.is_some(), "{}.{}", later.table, later.key);
+        }
+    }
+
+    #[test]
+    fn no_key_is_ever_missing_from_the_example() {
+        let example = include_str!("../../systemd/gateway.toml");
+        for key in ALL.iter().flat_map(|schema| schema.keys) {
+            let forms = [format!("#{key} = "), format!("[{key}"), format!("{{ {key} = "), format!(", {key} = ")];
+            assert!(forms.iter().any(|form| example.contains(form.as_str())), "{key}");
+        }
+    }
+
+    #[test]
+    fn distances_are_never_wrong() {
+        for (one, other, slips) in [("", "", 0), ("a", "", 1), ("", "ab", 2), ("kitten", "sitting", 3), ("äb", "b", 1)]
+        {
+            assert_eq!(distance(one, other), slips, "{one} {other}");
+        }
+    }
+}

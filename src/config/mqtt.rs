@@ -1,0 +1,248 @@
+//! `[mqtt]`: addresses of brokers, and the names that end up in topics.
+
+use super::keys;
+use super::reader::{Report, Section};
+use super::sections::Context;
+use super::tree::{Node, Value};
+use super::{Mqtt, Server, units, values};
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What MQTT allows any text to have: its length field has two bytes (MQTT 3.1.1 section 1.5.3).
+const LONGEST_TEXT: usize = 65_535;
+/// Topic names share that limit; this leaves room for what comes below the prefix.
+const LONGEST_PREFIX: usize = 1024;
+const MOST_SERVERS: usize = 64;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Reads the section. `instance` is already checked.
+pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, context: &Context<'_>, instance: &str) -> Mqtt {
+    let section = root.section(report, &keys::MQTT, "mqtt", "[mqtt] and its keys below");
+    section.refuse_unknown(report);
+    section.choice(report, "version", &[("3.1.1", ())]);
+    let host = topic_safe(&context.surroundings.host);
+    let name = |report: &mut Report<'_>, key, default, check: fn(&str) -> Result<(), String>| {
+        let given = section.read(report, key, |value| {
+            let expanded = expand(values::text(value)?, &host, instance)?;
+            check(&expanded).map(|()| expanded)
+        });
+        given.unwrap_or_else(|| expand(default, &host, instance).unwrap_or_default())
+    };
+    let client_id = name(report, "client_id", "{host}-{instance}", client_id);
+    let topic_prefix = name(report, "topic_prefix", "pillion/{host}/{instance}", prefix);
+    warn_of_host(&section, report, &context.surroundings.host, &host);
+    let seconds = |least, most| Duration::from_secs(least)..=Duration::from_secs(most);
+    let mqtt = Mqtt {
+        servers: servers(&section, report),
+        client_id,
+        topic_prefix,
+        username: section
+            .read(report, "username", |value| values::mqtt_text(values::text(value)?, LONGEST_TEXT).map(str::to_owned)),
+        password_file: section.read(report, "password_file", |value| password_file(value, context)),
+        keep_alive: section.read(report, "keep_alive", keep_alive).unwrap_or(Duration::from_secs(30)),
+        inflight: section
+            .read(report, "inflight", |value| values::number(value, 1..=65_535, "give 1 to 65535, such as 128"))
+            .unwrap_or(128),
+        ack_timeout: section
+            .read(report, "ack_timeout", |value| values::duration(value, seconds(1, HOUR.as_secs()), "20s"))
+            .unwrap_or(Duration::from_secs(20)),
+        max_payload: section.read(report, "max_payload", max_payload).unwrap_or(256 << 10),
+    };
+    if section.has("password_file") && !section.has("username") {
+        let message = "a password without a user name is not possible in MQTT 3.1.1; give username too".to_owned();
+        report.conclusion(section.place("password_file"), section.key("password_file"), message);
+    }
+    mqtt
+}
+
+fn keep_alive(value: &Value) -> Result<Duration, String> {
+    let most = Duration::from_secs(65_535);
+    match values::duration(value, Duration::from_secs(1)..=most, "30s")? {
+        fraction if fraction.subsec_nanos() != 0 => {
+            let whole = units::duration_text(Duration::from_secs(fraction.as_secs()));
+            Err(format!(
+                "{} is not in whole seconds, which is all that MQTT knows; write \"{whole}\"",
+                values::show(value)
+            ))
+        }
+        whole => Ok(whole),
+    }
+}
+
+fn max_payload(value: &Value) -> Result<usize, String> {
+    let bytes = values::size(value, 1 << 10..=8 << 20, "256KiB")?;
+    usize::try_from(bytes).map_err(|_| format!("{} is out of range", values::show(value)))
+}
+
+/// A relative path is looked for among the credentials of the unit, then beside the configuration.
+fn password_file(value: &Value, context: &Context<'_>) -> Result<PathBuf, String> {
+    let path = values::any_path(values::text(value)?)?;
+    let credential = context.surroundings.credentials_directory.as_ref().map(|folder| folder.join(path));
+    let found = credential.filter(|path| (context.is_file)(path));
+    Ok(found.unwrap_or_else(|| context.folder.join(path)))
+}
+
+fn servers(section: &Section<'_>, report: &mut Report<'_>) -> Vec<Server> {
+    const EXAMPLE: &str = "servers = [\"mqtt://broker.example:1883\"]";
+    let default = || vec![Server { host: "localhost".to_owned(), port: 1883 }];
+    let given = section.read(report, "servers", |value| match value {
+        Value::List(list) if list.is_empty() => Err(format!("is empty; give at least one, such as {EXAMPLE}")),
+        Value::List(list) if list.len() > MOST_SERVERS => {
+            Err(format!("has {} elements; give at most {MOST_SERVERS}", list.len()))
+        }
+        Value::List(list) => Ok(list),
+        _ => Err(format!("is not a list; write {EXAMPLE}")),
+    });
+    let mut servers = Vec::new();
+    for (index, Node { place, value }) in given.into_iter().flatten().enumerate() {
+        let key = format!("{}[{index}]", section.key("servers"));
+        match values::text(value).and_then(server) {
+            Ok(server) => {
+                if !is_loopback(&server.host) {
+                    report.warning(*place, key, plain_warning(&server));
+                }
+                servers.push(server);
+            }
+            Err(message) => report.problem(*place, key, message),
+        }
+    }
+    if servers.is_empty() { default() } else { servers }
+}
+
+fn plain_warning(server: &Server) -> String {
+    format!(
+        "plain MQTT to a remote host: all that goes to {} and comes back, the password too, can be read and changed \
+         on the way; use it only on a network that you trust, or through a VPN",
+        server.host
+    )
+}
+
+/// Reads `mqtt://host[:port]`. No message repeats what may be a password.
+fn server(text: &str) -> Result<Server, String> {
+    if text.contains('@') {
+        return Err("a user name or password has no place in the address, which is shown to everyone; write \
+                    mqtt://HOST:PORT and give username and password_file"
+            .to_owned());
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(match host_and_port(text) {
+            Ok(server) => format!("{} has no scheme; write \"{server}\"", values::quoted(text)),
+            Err(_) => not_a_server(text),
+        });
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "mqtt" => host_and_port(rest).map_err(|problem| format!("{} {problem}", values::quoted(text))),
+        scheme => Err(match keys::MQTT.later_value("servers", scheme) {
+            Some(later) => format!("{scheme}:// {later}"),
+            None => {
+                let scheme = values::quoted(&format!("{scheme}://"));
+                format!("{scheme} is not supported; write mqtt://HOST:PORT, which is MQTT over plain TCP")
+            }
+        }),
+    }
+}
+
+fn not_a_server(text: &str) -> String {
+    format!("{} is not a broker's address; write one such as \"mqtt://broker.example:1883\"", values::quoted(text))
+}
+
+fn host_and_port(text: &str) -> Result<Server, String> {
+    let advice = "write mqtt://HOST:PORT";
+    if text.contains(['/', '?', '#']) {
+        return Err(format!("has a path; {advice} and nothing behind it"));
+    }
+    let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((address, port))) if address.parse::<Ipv6Addr>().is_ok() => (address, port),
+        Some(_) => return Err("is not an IPv6 address in brackets; write one such as mqtt://[::1]:1883".to_owned()),
+        None if text.parse::<Ipv6Addr>().is_ok() || text.matches(':').count() > 1 => {
+            return Err("has an IPv6 address without brackets; write it as in mqtt://[::1]:1883".to_owned());
+        }
+        None => text.split_at_checked(text.find(':').unwrap_or(text.len())).unwrap_or((text, "")),
+    };
+    if !is_host(host) {
+        return Err(format!("has no valid host name; {advice}"));
+    }
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => Some(1883),
+        Some(digits) if digits.chars().all(|c| c.is_ascii_digit()) => digits.parse().ok().filter(|port| *port > 0),
+        _ => None,
+    };
+    match port {
+        Some(port) => Ok(Server { host: host.to_owned(), port }),
+        None => Err("has no valid port; give 1 to 65535, or none for 1883".to_owned()),
+    }
+}
+
+/// A DNS name or an address: letters, digits, `-`, `_` and `.` (RFC 1123, and the underscore that LANs use).
+fn is_host(host: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_name = (1..=253).contains(&host.len()) && host.chars().all(fits) && !host.starts_with(['-', '.']);
+    is_name || host.parse::<Ipv6Addr>().is_ok()
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Puts the host and the instance where `{host}` and `{instance}` stand.
+fn expand(template: &str, host: &str, instance: &str) -> Result<String, String> {
+    let mut expanded = String::new();
+    let mut rest = template;
+    while let Some((before, braces)) = rest.find(['{', '}']).and_then(|start| rest.split_at_checked(start)) {
+        expanded.push_str(before);
+        rest = if let Some(after) = braces.strip_prefix("{host}") {
+            expanded.push_str(host);
+            after
+        } else if let Some(after) = braces.strip_prefix("{instance}") {
+            expanded.push_str(instance);
+            after
+        } else {
+            let found = braces.split_inclusive('}').next().unwrap_or_default();
+            let found = if found.starts_with('{') { found } else { "}" };
+            return Err(format!(
+                "{} stands for nothing; {{host}} and {{instance}} are all that braces are for",
+                values::quoted(found)
+            ));
+        };
+    }
+    expanded.push_str(rest);
+    Ok(expanded)
+}
+
+/// Says so when `{host}` is not the host's name as it is.
+fn warn_of_host(section: &Section<'_>, report: &mut Report<'_>, host: &str, safe: &str) {
+    for key in ["client_id", "topic_prefix"] {
+        let given = section.read(report, key, values::text);
+        if host != safe && given.is_none_or(|template| template.contains("{host}")) {
+            let (host, safe) = (values::quoted(host), values::quoted(safe));
+            let message = format!("the host name {host} does not fit into a topic; {{host}} stands for {safe}");
+            report.warning(section.place(key), section.key(key), message);
+        }
+    }
+}
+
+/// A host name is set by whoever administers or rents the machine: in a topic it must be one level and no wildcard.
+fn topic_safe(host: &str) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let safe: String = host.chars().take(64).map(|c| if fits(c) { c } else { '-' }).collect();
+    if safe.is_empty() { "localhost".to_owned() } else { safe }
+}
+
+fn client_id(client_id: &str) -> Result<(), String> {
+    values::mqtt_text(client_id, LONGEST_TEXT).map(|_| ())
+}
+
+/// What stands before every topic: one that messages can be published to (MQTT 3.1.1 section 4.7), with no empty level.
+fn prefix(prefix: &str) -> Result<(), String> {
+    values::mqtt_text(prefix, LONGEST_PREFIX)?;
+    let shown = values::quoted(prefix);
+    match prefix {
+        _ if prefix.contains(['+', '#']) => Err(format!("{shown} holds a wildcard; remove + and #")),
+        _ if prefix.starts_with('$') => Err(format!("{shown} begins with $, which is the broker's own; remove it")),
+        _ if prefix.split('/').any(str::is_empty) => {
+            Err(format!("{shown} has an empty level; write no / at the start, at the end or next to another"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,138 @@
+//! From the merged tree to the result: the small sections, and the whole.
+
+use super::reader::{Report, Section};
+use super::tree::{Place, Table, Value};
+use super::{App, Config, Health, Spool, Surroundings, Sync, keys, mqtt, serial, streams, values};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What the configuration depends on besides its text.
+pub(super) struct Context<'c> {
+    pub(super) surroundings: &'c Surroundings,
+    /// Name of the main file without its folder and `.toml`.
+    pub(super) stem: &'c str,
+    /// Absolute; relative paths of the configuration start here.
+    pub(super) folder: &'c Path,
+    /// Whether a file is there.
+    pub(super) is_file: &'c dyn Fn(&Path) -> bool,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+/// unix(7): the path of a socket has 108 bytes with its NUL; `/pillion.sock` takes 13 of them.
+const LONGEST_RUNTIME_DIR: usize = 94;
+
+/// The whole configuration. It is valid if `report` has no problem at the end.
+pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>) -> Config {
+    let root = Section::root(table);
+    root.refuse_unknown(report);
+    let instance = instance(&root, report, context);
+    let (state_dir, runtime_dir) = directories(&root, report, context, &instance);
+    let mqtt = mqtt::read(&root, report, context, &instance);
+    let spool_section = root.section(report, &keys::SPOOL, "spool", "[spool] and its keys below");
+    let spool = spool(&spool_section, report);
+    Config {
+        app: app(&root, report),
+        streams: streams::read(&root, report, &spool_section, spool.segment_bytes),
+        serial: serial::read(&root, report, mqtt.max_payload),
+        health: health(&root, report),
+        instance,
+        state_dir,
+        runtime_dir,
+        mqtt,
+        spool,
+    }
+}
+
+fn instance(root: &Section<'_>, report: &mut Report<'_>, context: &Context<'_>) -> String {
+    let option = context.surroundings.instance.as_deref();
+    let (default, origin) = match option {
+        Some(option) => (option, "--instance"),
+        None => (context.stem, "the name of the file"),
+    };
+    if !root.has("instance") {
+        if let Err(problem) = values::instance(default) {
+            let message = format!("{problem} (it comes from {origin}); give another with instance = \"…\"");
+            report.conclusion(Place::MAIN, "instance".to_owned(), message);
+        }
+        return default.to_owned();
+    }
+    let given = root.read(report, "instance", |value| values::instance(values::text(value)?)).unwrap_or_default();
+    if let Some(option) = option
+        && option != given
+    {
+        let message = format!("is used, and --instance {} is not; make them the same", values::quoted(option));
+        report.warning(root.place("instance"), "instance".to_owned(), message);
+    }
+    given.to_owned()
+}
+
+fn directories(
+    root: &Section<'_>,
+    report: &mut Report<'_>,
+    context: &Context<'_>,
+    instance: &str,
+) -> (PathBuf, PathBuf) {
+    let mut directory = |key: &str, variable: &str, given: Option<&PathBuf>, parent: &str| {
+        let default = Path::new(parent).join(instance);
+        let example = default.to_string_lossy();
+        if root.has(key) {
+            let read = |value| values::absolute_path(values::text(value)?, &example);
+            return root.read(report, key, read).unwrap_or(default);
+        }
+        let Some(given) = given else { return default };
+        match values::absolute_path(&given.to_string_lossy(), &example) {
+            Ok(_) => given.clone(),
+            Err(problem) => {
+                report.problem(Place::MAIN, key.to_owned(), format!("{problem} (it comes from ${variable})"));
+                default
+            }
+        }
+    };
+    let surroundings = context.surroundings;
+    let state_dir =
+        directory("state_dir", "STATE_DIRECTORY", surroundings.state_directory.as_ref(), "/var/lib/pillion");
+    let runtime_dir =
+        directory("runtime_dir", "RUNTIME_DIRECTORY", surroundings.runtime_directory.as_ref(), "/run/pillion");
+    let length = runtime_dir.as_os_str().len();
+    if length > LONGEST_RUNTIME_DIR {
+        let message = format!(
+            "has {length} bytes, too many for the path of a socket in it; give one of at most {LONGEST_RUNTIME_DIR}"
+        );
+        report.problem(root.place("runtime_dir"), "runtime_dir".to_owned(), message);
+    }
+    if state_dir == runtime_dir {
+        let message = "is the same as state_dir; give two, for one survives power cuts and the other does not";
+        report.conclusion(root.place("runtime_dir"), "runtime_dir".to_owned(), message.to_owned());
+    }
+    (state_dir, runtime_dir)
+}
+
+fn app(root: &Section<'_>, report: &mut Report<'_>) -> App {
+    let section = root.section(report, &keys::APP, "app", "[app] and its keys below");
+    section.refuse_unknown(report);
+    App { unit: section.read(report, "unit", |value| values::unit(values::text(value)?).map(str::to_owned)) }
+}
+
+fn health(root: &Section<'_>, report: &mut Report<'_>) -> Health {
+    let section = root.section(report, &keys::HEALTH, "health", "[health] and its keys below");
+    section.refuse_unknown(report);
+    let interval =
+        section.read(report, "interval", |value| values::duration(value, Duration::from_secs(1)..=DAY, "60s"));
+    Health { interval: interval.unwrap_or(Duration::from_secs(60)) }
+}
+
+fn spool(section: &Section<'_>, report: &mut Report<'_>) -> Spool {
+    section.refuse_unknown(report);
+    let sync = section.read(report, "sync", |value| match value {
+        Value::Text(text) if text == "always" => Ok(Sync::Always),
+        Value::Text(text) if !text.starts_with(|c: char| c.is_ascii_digit()) => {
+            Err(format!("{} is not known; write \"always\" or a duration such as \"1s\"", values::quoted(text)))
+        }
+        value => values::duration(value, Duration::from_millis(10)..=HOUR, "1s").map(Sync::After),
+    });
+    let segment_bytes = section.read(report, "segment_bytes", |value| values::size(value, 64 * KIB..=64 * MIB, "1MiB"));
+    Spool { sync: sync.unwrap_or(Sync::After(Duration::from_secs(1))), segment_bytes: segment_bytes.unwrap_or(MIB) }
+}
