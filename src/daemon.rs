@@ -77,6 +77,7 @@ struct Flows {
     sources: JoinSet<&'static str>,
     stop_sources: watch::Sender<bool>,
     health: JoinHandle<()>,
+    end_health: watch::Sender<bool>,
     ingest: JoinHandle<()>,
     stop_ingest: watch::Sender<bool>,
     publisher: JoinHandle<()>,
@@ -88,13 +89,14 @@ async fn start(config: Config) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let flows = open(config).await?;
-    flows.run_until(async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-    .await
+    flows
+        .run_until(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await
 }
 
 async fn open(config: Config) -> Result<Flows, DaemonError> {
@@ -102,6 +104,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     let mut heart = Heart::default();
     let stream_names: Vec<String> = config.streams.iter().map(|stream| stream.name.clone()).collect();
     let (stop_sources, sources_stop) = watch::channel(false);
+    let (end_health, health_end) = watch::channel(false);
     let (stop_ingest, ingest_stop) = watch::channel(false);
     let (stop_publisher, publisher_stop) = watch::channel(None);
     let mut sources = JoinSet::new();
@@ -144,7 +147,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         let now_ms = host::now().wall_ms;
         let (status, shown) = watch::channel(DeviceStatus::closed("serial", now_ms));
         devices.push((serial.name.clone(), shown));
-        let wiring = device::serial::Wiring {
+        let wiring = device::Wiring {
             submissions: submissions.clone(),
             status,
             clock: host::now,
@@ -195,10 +198,11 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         heart,
         pulse,
         stop: sources_stop,
+        end: health_end,
     };
     let health = tokio::spawn(health::run(identity, health));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), instance = config.instance, "pillion is up");
-    Ok(Flows { sources, stop_sources, health, ingest, stop_ingest, publisher, stop_publisher, spool })
+    Ok(Flows { sources, stop_sources, health, end_health, ingest, stop_ingest, publisher, stop_publisher, spool })
 }
 
 impl Flows {
@@ -233,6 +237,7 @@ impl Flows {
         if timeout(STOP, sources).await.is_err() {
             tracing::warn!("a device or a local client did not end in time");
         }
+        self.end_health.send_replace(true);
         ended("health", timeout(STOP, self.health).await.ok());
         self.stop_ingest.send_replace(true);
         ended("ingest", timeout(STOP, self.ingest).await.ok());
@@ -256,8 +261,7 @@ fn ended(flow: &str, end: Option<Result<(), JoinError>>) {
 /// The first line of `mqtt.password_file`.
 fn password(config: &Config) -> Result<Option<String>, DaemonError> {
     let Some(path) = &config.mqtt.password_file else { return Ok(None) };
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| DaemonError::Password { path: path.clone(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| DaemonError::Password { path: path.clone(), source })?;
     Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
 }
 

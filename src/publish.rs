@@ -194,11 +194,12 @@ impl Publisher {
         let since_ms = (self.wiring.clock)().wall_ms;
         let timed_out = u64::from(matches!(lost, Lost::AckTimeout));
         self.wiring.status.send_if_modified(|status| {
-            if status.reason.as_ref() != Some(&reason) || status.state == LinkState::Connected {
+            let lost = status.state == LinkState::Connected;
+            let changed = lost || status.reason.as_ref() != Some(&reason);
+            if changed {
                 tracing::warn!(server, reason, "not connected to the broker");
             }
-            let changed = status.state == LinkState::Connected;
-            if changed {
+            if lost {
                 status.since_ms = since_ms;
             }
             status.state = LinkState::Disconnected;

@@ -1,2 +1,4 @@
-//! cli
+//! temporary
 pub mod check;
+pub mod exit;
+pub mod run;

@@ -18,7 +18,7 @@ use crate::stats::{
     StatusRequest, StreamStatus,
 };
 use notify::Systemd;
-use serde_json::json;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,8 +46,10 @@ pub struct Wiring {
     pub heart: Heart,
     /// The health flow's own pulse.
     pub pulse: Pulse,
-    /// Set when pillion stops.
+    /// Set when the stop begins.
     pub stop: watch::Receiver<bool>,
+    /// Set when the devices have stopped: the last look at them is due, and then the end.
+    pub end: watch::Receiver<bool>,
 }
 
 /// What does not change while pillion runs.
@@ -68,15 +70,44 @@ pub struct Identity {
 impl Identity {
     /// The retained message that says that pillion is there.
     pub fn birth(&self, now: Timestamp) -> Retained {
-        let mut payload = json!({
-            "state": "online", "version": env!("CARGO_PKG_VERSION"), "instance": self.instance, "host": self.host.name,
-            "boot_id": self.host.boot_id, "since": rfc3339(now.wall_ms),
-        });
-        if let (ClockQuality::Unsynced, Some(fields)) = (now.quality, payload.as_object_mut()) {
-            fields.insert("clock".to_owned(), "unsynced".into());
-        }
-        Retained { topic: "status".to_owned(), payload: payload.to_string() }
+        let birth = Birth {
+            state: DeviceState::Online,
+            version: env!("CARGO_PKG_VERSION"),
+            instance: &self.instance,
+            host: &self.host.name,
+            boot_id: &self.host.boot_id,
+            since: rfc3339(now.wall_ms),
+            clock: (now.quality == ClockQuality::Unsynced).then_some("unsynced"),
+        };
+        Retained { topic: "status".to_owned(), payload: json(&birth) }
     }
+}
+
+/// The payload of the birth on `P/status`.
+#[derive(Serialize)]
+struct Birth<'a> {
+    state: DeviceState,
+    version: &'a str,
+    instance: &'a str,
+    host: &'a str,
+    boot_id: &'a str,
+    since: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock: Option<&'a str>,
+}
+
+/// The payload of `P/device/NAME/state`.
+#[derive(Serialize)]
+struct Presence<'a> {
+    state: DeviceState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    since: String,
+}
+
+/// These documents hold nothing that JSON can't say.
+fn json(document: &impl Serialize) -> String {
+    serde_json::to_string(document).unwrap_or_default()
 }
 
 struct HealthFlow {
@@ -86,7 +117,7 @@ struct HealthFlow {
     systemd: Systemd,
     birth: Retained,
     /// What was wrong when the document was published last.
-    published: Option<Vec<String>>,
+    published: Vec<String>,
 }
 
 /// Something that is wrong: what, for telling whether it changed, and the sentence for people.
@@ -95,11 +126,11 @@ struct Complaint {
     text: String,
 }
 
-/// Runs until `stop` is set. Call it when everything is up: it tells systemd READY.
+/// Runs until `end` is set. Call it when everything is up: it tells systemd READY.
 pub async fn run(identity: Identity, wiring: Wiring) {
     let birth = identity.birth(host::now());
     let systemd = Systemd::from_env();
-    let flow = HealthFlow { identity, wiring, started: Instant::now(), systemd, birth, published: None };
+    let flow = HealthFlow { identity, wiring, started: Instant::now(), systemd, birth, published: Vec::new() };
     flow.run().await;
 }
 
@@ -110,7 +141,9 @@ impl HealthFlow {
         let mut beat = self.systemd.watchdog_interval();
         self.retain();
         self.systemd.ready();
-        self.update(true).await;
+        // What isn't connected in the first instant is no news yet.
+        self.published = self.look().await.1;
+        let mut stopping = false;
         loop {
             tokio::select! {
                 request = self.wiring.requests.recv() => {
@@ -135,10 +168,11 @@ impl HealthFlow {
                     self.wiring.spool.beat();
                 }
                 () = self.wiring.pulse.answer() => {}
-                _ = self.wiring.stop.changed() => {
+                _ = self.wiring.stop.changed(), if !stopping => {
+                    stopping = true;
                     self.systemd.stopping();
-                    return;
                 }
+                _ = self.wiring.end.changed() => return self.retain(),
             }
         }
     }
@@ -162,11 +196,9 @@ impl HealthFlow {
         let mut messages = vec![self.birth.clone()];
         for (name, device) in &self.wiring.devices {
             let device = device.borrow();
-            let mut payload = json!({ "state": device.state, "since": rfc3339(device.since_ms) });
-            if let (Some(reason), Some(fields)) = (&device.reason, payload.as_object_mut()) {
-                fields.insert("reason".to_owned(), reason.as_str().into());
-            }
-            messages.push(Retained { topic: format!("device/{name}/state"), payload: payload.to_string() });
+            let presence =
+                Presence { state: device.state, reason: device.reason.as_deref(), since: rfc3339(device.since_ms) };
+            messages.push(Retained { topic: format!("device/{name}/state"), payload: json(&presence) });
         }
         self.wiring.retained.send_if_modified(|retained| {
             let changed = *retained != messages;
@@ -177,21 +209,32 @@ impl HealthFlow {
 
     /// Looks at everything; tells systemd, and the broker if it is time or if what is wrong has changed.
     async fn update(&mut self, due: bool) {
-        let (status, complaints) = self.status().await;
-        self.systemd.status(&headline(&status));
-        let wrong: Vec<String> = complaints.into_iter().map(|complaint| complaint.what).collect();
-        if due || self.published.as_ref() != Some(&wrong) {
-            self.published = Some(wrong);
+        let (status, wrong) = self.look().await;
+        if due || self.published != wrong {
+            self.published = wrong;
             self.publish(&status);
         }
+    }
+
+    /// Looks at everything and tells systemd. Returns the names of what is wrong, too.
+    async fn look(&mut self) -> (Status, Vec<String>) {
+        let (status, complaints) = self.status().await;
+        if !*self.wiring.stop.borrow() {
+            self.systemd.status(&headline(&status));
+        }
+        (status, complaints.into_iter().map(|complaint| complaint.what).collect())
     }
 
     /// Publishes the health document. With a full channel it is left out: the next one says more.
     fn publish(&self, status: &Status) {
         let Ok(data) = serde_json::to_vec(status) else { return };
         let record = Record { topic: "health".to_owned(), time: host::now(), encoding: Encoding::Json, data };
-        let submission =
-            Submission { stream: StreamId::TELEMETRY, records: vec![record], durability: Durability::Window, reply: None };
+        let submission = Submission {
+            stream: StreamId::TELEMETRY,
+            records: vec![record],
+            durability: Durability::Window,
+            reply: None,
+        };
         if self.wiring.submissions.try_send(submission).is_err() {
             tracing::debug!("no room for a health document");
         }

@@ -198,7 +198,9 @@ fn refusal(code: ConnectReturnCode) -> &'static str {
         ConnectReturnCode::RefusedProtocolVersion => "it does not speak MQTT 3.1.1",
         ConnectReturnCode::BadClientId => "it does not allow this client id; set mqtt.client_id",
         ConnectReturnCode::ServiceUnavailable => "it is not available now",
-        ConnectReturnCode::BadUserNamePassword => "wrong user name or password; see mqtt.username and mqtt.password_file",
+        ConnectReturnCode::BadUserNamePassword => {
+            "wrong user name or password; see mqtt.username and mqtt.password_file"
+        }
         ConnectReturnCode::NotAuthorized => "not authorised; see mqtt.username and mqtt.password_file",
     }
 }

@@ -1,0 +1,55 @@
+//! `pillion run`: reads the configuration, sets up the log, and hands over to the daemon.
+
+use super::exit;
+use crate::config::{self, Loaded, Surroundings};
+use crate::daemon::{self, DaemonError};
+use crate::host;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+/// Runs until SIGTERM or SIGINT. Exits with 0 then, 78 for a wrong configuration, 69 if another process has what
+/// this one needs, 70 if something broke.
+pub fn run(file: &Path, instance: Option<&str>) -> ExitCode {
+    let surroundings = Surroundings::from_env(host::name(), instance.map(str::to_owned));
+    let Loaded { config, warnings } = match config::load(file, &surroundings) {
+        Ok(loaded) => loaded,
+        Err(problems) => return fail(exit::CONFIG, &problems),
+    };
+    start_log();
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    match daemon::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            match error {
+                DaemonError::Password { .. } => exit::CONFIG.into(),
+                DaemonError::Spool(_) | DaemonError::Socket(_) => exit::UNAVAILABLE.into(),
+                DaemonError::System(_) | DaemonError::Flow(_) => exit::INTERNAL.into(),
+            }
+        }
+    }
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "{error}");
+    code.into()
+}
+
+/// To the journal with fields if systemd started us, else readable lines on standard error. `$PILLION_LOG` is the least
+/// severe level that is shown [info].
+fn start_log() {
+    let level = std::env::var("PILLION_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let lines = journal.is_none().then(|| {
+        let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(ansi).with_target(false)
+    });
+    let subscriber = tracing_subscriber::registry().with(level).with(journal).with(lines);
+    // Fails only if a log is set up already.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
