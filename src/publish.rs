@@ -317,6 +317,8 @@ impl Publisher {
                 () = self.wiring.pulse.answer() => {}
                 _ = self.wiring.stop.changed(), if deadline.is_none() => {
                     deadline = *self.wiring.stop.borrow_and_update();
+                    // The devices have stopped by now, and subscribers shall know.
+                    self.refresh_retained();
                     self.wiring.status.send_modify(|status| status.state = LinkState::Draining);
                 }
                 () = sleep_until(until), if deadline.is_some() => return Ok(()),
