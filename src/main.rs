@@ -1,2 +1,7 @@
 //! The `pillion` program: hands over to the command line.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pillion::cli::main()
+}
