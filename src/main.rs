@@ -1,5 +1,7 @@
-//! temporary
-fn main() -> std::process::ExitCode {
-    let file = std::env::args().nth(3).unwrap_or_default();
-    pillion::cli::run::run(std::path::Path::new(&file), None)
+//! The `pillion` program: hands over to the command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pillion::cli::main()
 }

@@ -1,4 +1,145 @@
-//! temporary
-pub mod check;
+//! The command line: which commands there are, what they are told, how they end.
+//!
+//! Constraints: exit codes are sysexits (see [`exit`]); results go to standard output, complaints to standard error;
+//! a pipe that its reader has closed ends a command quietly. `run`, `check` and `demo` have a file each, which turns
+//! arguments into a call of what does the work; the others are clients of the local API:
+//!
+//! ```text
+//! find     which socket is meant
+//! client   one request to it, bounded in size and time
+//! status   ─> screen (a status as text), quantity, pretty (a document as received)
+//! publish  ─> batch (lines of standard input into request bodies)
+//! ```
+
+mod batch;
+mod check;
+mod client;
+#[cfg(feature = "demo")]
+mod demo;
 pub mod exit;
-pub mod run;
+mod find;
+mod pretty;
+mod publish;
+mod quantity;
+mod run;
+mod screen;
+mod status;
+
+use clap::{Parser, Subcommand};
+use exit::Failure;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const ABOUT: &str = "\
+pillion goes along with the main application of an IoT gateway: it reads serial
+devices, keeps what they say in a durable store, and delivers it to an MQTT
+broker without losing any of it, however bad the link is.";
+
+const EXAMPLES: &str = "\
+Examples:
+  pillion check --config /etc/pillion/gateway.toml
+  systemctl start pillion@gateway      (that does: pillion run --config …)
+  pillion status
+  echo '{\"temperature\": 21.5}' | pillion publish --topic room/2
+
+Exit codes: 0 well, 1 degraded or refused, 64 wrong usage, 65 wrong data,
+69 not reachable, 70 internal error, 78 wrong configuration.";
+
+const RUN_EXAMPLE: &str = "\
+Usually systemd starts it: systemctl enable --now pillion@gateway
+
+Example:
+  pillion run --config /etc/pillion/gateway.toml";
+
+const CHECK_EXAMPLE: &str = "\
+Exit code 0: the configuration is good. 78: it is not; all errors are listed
+with file, line and key.
+
+Example:
+  pillion check --config /etc/pillion/gateway.toml";
+
+const STATUS_EXAMPLE: &str = "\
+Without --instance and --socket, $PILLION_SOCKET is asked, or else the only
+instance that there is in /run/pillion.
+
+Exit codes: 0 healthy, 1 degraded, 69 not reachable.
+
+Examples:
+  pillion status
+  pillion status --instance gateway --watch
+  pillion status --json | jq .streams.telemetry.waiting";
+
+const PUBLISH_EXAMPLE: &str = "\
+A line that is JSON is sent as JSON, other text as text, anything else as
+base64. Empty lines are skipped. Lines are sent as they come; the command
+returns when the last one is durable. A full stream is tried again for 30 s.
+The records go to the MQTT topic P/app/T, where P is the configured
+mqtt.topic_prefix.
+
+Exit codes: 0 all accepted, 1 refused (full stream or disk), 65 wrong data,
+69 not reachable.
+
+Examples:
+  echo '{\"temperature\": 21.5}' | pillion publish --topic room/2
+  ./read-meter | pillion publish --topic meter/7 --sync --instance gateway";
+
+#[derive(Debug, Parser)]
+#[command(name = "pillion", version, about = ABOUT, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the sidecar in the foreground until SIGTERM
+    #[command(after_help = RUN_EXAMPLE)]
+    Run(Configuration),
+    /// Check a configuration and print what it comes to
+    #[command(after_help = CHECK_EXAMPLE)]
+    Check(Configuration),
+    /// Show how a running sidecar is doing
+    #[command(after_help = STATUS_EXAMPLE)]
+    Status(status::Arguments),
+    /// Send each line of standard input as one record
+    #[command(after_help = PUBLISH_EXAMPLE)]
+    Publish(publish::Arguments),
+    /// Show the whole path with nothing installed: a simulated device, a broker, an outage, the drain
+    #[cfg(feature = "demo")]
+    Demo,
+}
+
+#[derive(Debug, clap::Args)]
+struct Configuration {
+    /// The configuration, usually /etc/pillion/INSTANCE.toml
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Name of the instance, if the file doesn't give it [default: the file's name without .toml]
+    #[arg(long, value_name = "NAME", value_parser = find::instance_name)]
+    instance: Option<String>,
+}
+
+/// Parses the arguments, does what they ask for, and says how it ended.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are errors to clap; they go to standard output and are none.
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let (name, outcome) = match arguments.command {
+        Command::Run(of) => return run::run(&of.config, of.instance.as_deref()),
+        Command::Check(of) => return check::run(&of.config, of.instance.as_deref()),
+        #[cfg(feature = "demo")]
+        Command::Demo => return demo::run(),
+        Command::Status(arguments) => ("status", status::run(&arguments)),
+        Command::Publish(arguments) => ("publish", publish::run(&arguments)),
+    };
+    outcome.unwrap_or_else(|Failure { code, message }| {
+        let _ = writeln!(std::io::stderr(), "pillion {name}: {message}");
+        code.into()
+    })
+}

@@ -146,8 +146,7 @@ impl HealthFlow {
         let mut stopping = false;
         loop {
             tokio::select! {
-                request = self.wiring.requests.recv() => {
-                    let Some(reply) = request else { return };
+                Some(reply) = self.wiring.requests.recv() => {
                     let _ = reply.send(self.status().await.0);
                 }
                 link = self.wiring.link.changed() => {
