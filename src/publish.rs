@@ -95,6 +95,8 @@ pub struct Publisher {
     window: Window,
     queue: VecDeque<(StreamId, Sequenced)>,
     outbox: VecDeque<Message>,
+    /// The retained messages as this connection has seen them.
+    said: Vec<Message>,
     epoch: u64,
     /// For each stream: the highest number that was ever sent, and the trim line that the spool doesn't know yet.
     highest: Vec<u64>,
@@ -161,6 +163,7 @@ impl Publisher {
             server: 0,
             queue: VecDeque::new(),
             outbox: VecDeque::new(),
+            said: Vec::new(),
             epoch: 0,
             spent: 0,
             timers: Timers::new(),
@@ -261,7 +264,9 @@ impl Publisher {
         self.spent = 0;
         self.wiring.spool.rewind(self.epoch).await?;
         self.timers.restart(self.mqtt.keep_alive);
-        self.outbox = self.retained().into();
+        self.outbox.clear();
+        self.said.clear();
+        self.refresh_retained();
         let since_ms = (self.wiring.clock)().wall_ms;
         self.wiring.status.send_modify(|status| {
             status.state = LinkState::Connected;
@@ -333,11 +338,11 @@ impl Publisher {
         }
     }
 
-    /// Of the retained messages, sends again all but the birth: a few bytes, and only on a change.
+    /// Sends the retained messages that this connection has not seen yet.
     fn refresh_retained(&mut self) {
         let messages = self.retained();
-        self.outbox.clear();
-        self.outbox.extend(messages.into_iter().skip(1));
+        self.outbox.extend(messages.iter().filter(|message| !self.said.contains(message)).cloned());
+        self.said = messages;
     }
 
     /// Sends what the window has room for, retained messages first.
