@@ -145,8 +145,7 @@ impl Publisher {
     }
 
     fn send(&self, batch: &Batch) -> Result<client::Answer, ClientError> {
-        let mut request = Request::post(&self.target).header(CONTENT_TYPE, batch.content.media_type());
-        request = request.header("content-length", batch.body.len());
+        let request = Request::post(&self.target).header(CONTENT_TYPE, batch.content.media_type());
         let body = Full::new(Bytes::from(batch.body.clone()));
         match request.body(body) {
             Ok(request) => self.runtime.block_on(client::request(&self.socket, request)),

@@ -6,12 +6,12 @@ use super::find::{RUN_DIR, Whom};
 use super::pretty::pretty;
 use super::screen::{Style, render};
 use crate::host;
-use crate::stats::Status;
+use crate::stats::{HealthState, Status};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
 use serde::Deserialize;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             Err(failure) if failure.code == USAGE => return Err(failure),
             // A document must be one: the complaint goes elsewhere.
             Err(failure) if arguments.json => {
-                let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", failure.message));
+                let _ = writeln!(std::io::stderr(), "{}", failure.message);
                 View { text: String::new(), code: failure.code }
             }
             Err(failure) => View { text: format!("{}\n", failure.message), code: failure.code },
@@ -100,7 +100,7 @@ async fn fetch(socket: &Path) -> Result<Bytes, Failure> {
 
 fn screen(body: &[u8], socket: &Path, style: Style) -> Result<View, Failure> {
     let status: Status = serde_json::from_slice(body).map_err(|error| strange(socket, &error))?;
-    let code = code_of(status.health.state == crate::stats::HealthState::Healthy);
+    let code = code_of(status.health.state == HealthState::Healthy);
     Ok(View { text: render(&status, style, host::now().wall_ms), code })
 }
 
