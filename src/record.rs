@@ -94,8 +94,10 @@ impl PayloadRule {
     /// The encoding for `bytes` under this rule. Lossless: bytes that are not UTF-8, or that hold a NUL (which many
     /// consumers can't store in text), fall back to base64.
     pub fn encoding_of(self, bytes: &[u8]) -> Encoding {
-        let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
-        let is_text = || !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok();
+        // From text, not from bytes: serde_json does not look at the UTF-8 of strings that it ignores.
+        let text = std::str::from_utf8(bytes);
+        let is_json = || text.is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
+        let is_text = || text.is_ok() && !bytes.contains(&0);
         match self {
             PayloadRule::Auto if is_json() => Encoding::Json,
             PayloadRule::Auto | PayloadRule::Text if is_text() => Encoding::Text,
@@ -274,6 +276,7 @@ mod tests {
         assert_eq!(PayloadRule::Auto.encoding_of(b"007"), Encoding::Text);
         assert_eq!(PayloadRule::Auto.encoding_of(b"a\0b"), Encoding::Base64);
         assert_eq!(PayloadRule::Auto.encoding_of(&[0xff, 0xfe]), Encoding::Base64);
+        assert_eq!(PayloadRule::Auto.encoding_of(b"\"\xff\""), Encoding::Base64, "JSON but for its UTF-8");
         assert_eq!(PayloadRule::Text.encoding_of(b"22.5"), Encoding::Text);
         assert_eq!(PayloadRule::Text.encoding_of(&[0xff]), Encoding::Base64);
         assert_eq!(PayloadRule::Base64.encoding_of(b"22.5"), Encoding::Base64);

@@ -76,13 +76,13 @@ pub struct Mqtt {
     pub username: Option<String>,
     /// The file that holds the password, resolved to where it is looked for.
     pub password_file: Option<PathBuf>,
-    /// Whole seconds, 1 s to 65,535 s [30 s]: MQTT 3.1.1 section 3.1.2.10.
+    /// Whole seconds, 1 s to 65,535 s (default 30 s): MQTT 3.1.1 section 3.1.2.10.
     pub keep_alive: Duration,
-    /// Unacknowledged records on the wire, 1 to 65,535 [128].
+    /// Unacknowledged records on the wire, 1 to 65,535 (default 128).
     pub inflight: u16,
-    /// The connection is given up when an acknowledgement takes longer [20 s].
+    /// The connection is given up when an acknowledgement takes longer (default 20 s).
     pub ack_timeout: Duration,
-    /// The largest message in bytes, envelope included, topic and header not [256 KiB].
+    /// The largest message in bytes, envelope included, topic and header not (default 256 KiB).
     pub max_payload: usize,
 }
 
@@ -91,7 +91,7 @@ pub struct Mqtt {
 pub struct Server {
     /// Host name or address; IPv6 without brackets.
     pub host: String,
-    /// TCP port [1883].
+    /// TCP port (default 1883).
     pub port: u16,
 }
 
@@ -109,7 +109,7 @@ impl std::fmt::Display for Server {
 pub struct Spool {
     /// When records reach flash.
     pub sync: Sync,
-    /// Size of a segment in bytes, 64 KiB to 64 MiB [1 MiB].
+    /// Size of a segment in bytes, 64 KiB to 64 MiB (default 1 MiB).
     pub segment_bytes: u64,
 }
 
@@ -118,7 +118,7 @@ pub struct Spool {
 pub enum Sync {
     /// fdatasync before a record counts as accepted.
     Always,
-    /// Records that the broker has not acknowledged after this long are committed to flash together [1 s].
+    /// Records that the broker has not acknowledged after this long are committed to flash together (default 1 s).
     After(Duration),
 }
 
@@ -127,13 +127,13 @@ pub enum Sync {
 pub struct Stream {
     /// `[a-z0-9_-]{1,32}`
     pub name: String,
-    /// Quota on flash in bytes [64 MiB]; at least two segments.
+    /// Quota on flash in bytes (default 64 MiB); at least two segments.
     pub max_bytes: u64,
     /// Records older than this are dropped.
     pub max_age: Option<Duration>,
     /// What happens when the quota is reached.
     pub when_full: WhenFull,
-    /// Lower drains first [event 0, telemetry 1, log 2, others 1].
+    /// Lower drains first (default event 0, telemetry 1, log 2, others 1).
     pub priority: u8,
 }
 
@@ -154,15 +154,15 @@ pub struct Serial {
     pub name: String,
     /// The device node or a link to it; may be absent.
     pub path: PathBuf,
-    /// Bits per second, any that the kernel takes [9600].
+    /// Bits per second, any that the kernel takes (default 9600).
     pub baud: u32,
-    /// 5 to 8 [8].
+    /// 5 to 8 (default 8).
     pub data_bits: DataBits,
-    /// [none]
+    /// None by default.
     pub parity: Parity,
-    /// 1 or 2 [1].
+    /// 1 or 2 (default 1).
     pub stop_bits: StopBits,
-    /// [none]
+    /// None by default.
     pub flow: Flow,
     /// How bytes become frames.
     pub framing: Framing,
@@ -214,9 +214,9 @@ pub const MAX_FRAME: usize = 4096;
 /// `framing = { kind = …, … }`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Framing {
-    /// Text lines that end in LF, CR LF or CR… longer ones than `max` bytes (1 to `MAX_FRAME` [1024]) are skipped and counted.
+    /// Text lines that end in LF or CR LF. Longer ones are skipped and counted.
     Lines {
-        /// Longest line in bytes without its end.
+        /// Longest line in bytes without its end, 1 to [`MAX_FRAME`] (default 1024).
         max: usize,
     },
 }
@@ -224,6 +224,6 @@ pub enum Framing {
 /// `[health]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// How often the health document is published [60 s]; at least 1 s.
+    /// How often the health document is published (default 60 s); at least 1 s.
     pub interval: Duration,
 }
