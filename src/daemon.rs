@@ -118,12 +118,14 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     };
     let (spool, batches) = thread::start(options, host::now, heart.pulse("spool"))?;
     let (submissions, submitted) = mpsc::channel::<Submission>(ingest::WAITING);
+    let (refused, refusals) = mpsc::channel(REQUESTS);
     let (questions, requests) = mpsc::channel(REQUESTS);
 
     match api::socket::bind(&config.runtime_dir).await {
         Ok(socket) => {
             let api = Api {
                 submissions: submissions.clone(),
+                refused,
                 status: questions,
                 streams: stream_names.clone(),
                 max_payload: config.mqtt.max_payload,
@@ -186,7 +188,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     );
     let publisher = tokio::spawn(publisher.run());
     let pulse = heart.pulse("ingest");
-    let ingest = tokio::spawn(ingest::run(submitted, spool.clone(), config.spool.sync, pulse, ingest_stop));
+    let ingest = tokio::spawn(ingest::run(submitted, refusals, spool.clone(), config.spool.sync, pulse, ingest_stop));
     let pulse = heart.pulse("health");
     let health = health::Wiring {
         requests,

@@ -5,16 +5,17 @@
 
 use crate::config::Sync;
 use crate::pulse::Pulse;
-use crate::record::{Durability, Submission};
+use crate::record::{Durability, StreamId, Submission};
 use crate::spool::thread::Handle;
 use tokio::sync::{mpsc, watch};
 
 /// Submissions that wait for the spool before their senders wait themselves.
 pub const WAITING: usize = 64;
 
-/// Runs until every sender is gone, or `stop` is set and what had been sent by then is in the spool.
+/// `refused` tells of records that were wrong and never came this far. Runs until every sender is gone, or `stop` is set and what had been sent by then is in the spool.
 pub async fn run(
     mut submissions: mpsc::Receiver<Submission>,
+    mut refused: mpsc::Receiver<(StreamId, u64)>,
     spool: Handle,
     sync: Sync,
     mut pulse: Pulse,
@@ -25,6 +26,11 @@ pub async fn run(
         tokio::select! {
             count = submissions.recv_many(&mut batch, WAITING) => {
                 if count == 0 {
+                    return;
+                }
+            }
+            Some((stream, count)) = refused.recv() => {
+                if spool.refuse(stream, count).await.is_err() {
                     return;
                 }
             }

@@ -219,14 +219,15 @@ pub struct Accepted {
     pub last: u64,
 }
 
-/// Why a submission was not accepted. Nothing of it was kept.
+/// Why a submission was not accepted. Nothing of it was kept, but for [`Refusal::NotDurable`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The stream is full and `when_full = "reject"`.
     #[error("the stream is full; try again when its backlog has drained")]
     Full,
-    /// The disk did not take it, and the submitter asked for more than memory.
-    #[error("the disk did not take it: {0}; it can't be made durable now")]
+    /// The disk did not take it, and the submitter asked for more than memory. It is held in memory and may still be
+    /// delivered.
+    #[error("the disk did not take it: {0}; it is held in memory, may be delivered, and would not survive a restart")]
     NotDurable(String),
     /// The sidecar is stopping.
     #[error("pillion is stopping; send it again after the restart")]

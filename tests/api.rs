@@ -60,6 +60,7 @@ impl Sidecar {
         let (status, questions) = mpsc::channel(4);
         let api = Api {
             submissions,
+            refused: mpsc::channel(16).0,
             status,
             streams: ["event", "telemetry", "log"].map(str::to_owned).to_vec(),
             max_payload: MAX_PAYLOAD,

@@ -28,7 +28,7 @@ pub mod socket;
 
 pub use server::serve;
 
-use crate::record::{Clock, Submission};
+use crate::record::{Clock, StreamId, Submission};
 use crate::stats::StatusRequest;
 use tokio::sync::mpsc;
 
@@ -37,6 +37,8 @@ use tokio::sync::mpsc;
 pub struct Api {
     /// Into the ingest flow.
     pub submissions: mpsc::Sender<Submission>,
+    /// Records that were refused here, for the ledger: the stream and how many.
+    pub refused: mpsc::Sender<(StreamId, u64)>,
     /// Into the health flow.
     pub status: mpsc::Sender<StatusRequest>,
     /// Names of the streams; the index is the `StreamId`.

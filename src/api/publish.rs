@@ -55,13 +55,30 @@ struct Published {
 }
 
 pub(super) async fn publish(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Error> {
-    let api = &shared.api;
     let (head, body) = request.into_parts();
-    let reading = read(body, BODY_LIMIT.max(api.max_payload), head.headers.contains_key(EXPECT), shared);
+    // The body is read even if the query is wrong: a client that sends everything first gets to read why.
+    let target = Target::of(head.uri.query().unwrap_or_default(), &shared.api);
+    let stream = target.as_ref().map_or(StreamId::TELEMETRY, |target| target.stream);
+    let answer = take_in(shared, &head.headers, body, target).await;
+    if let Err(Error::Bad(_) | Error::TooLarge(_)) = &answer {
+        // A full channel costs a count, which is better than a wait that anybody can bring about.
+        let _ = shared.api.refused.try_send((stream, 1));
+    }
+    answer
+}
+
+async fn take_in(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: Incoming,
+    target: Result<Target, Error>,
+) -> Result<Answer, Error> {
+    let api = &shared.api;
+    let reading = read(body, BODY_LIMIT.max(api.max_payload), headers.contains_key(EXPECT), shared);
     // The place is held until the answer is known: so long the records are in memory.
     let (body, _place) = timeout(BODY_TIME, reading).await.map_err(|_| Error::TooSlow)??;
-    let target = Target::of(head.uri.query().unwrap_or_default(), api)?;
-    let records = match is_ndjson(&head.headers) {
+    let target = target?;
+    let records = match is_ndjson(headers) {
         true => records_of_lines(&body, &target, api)?,
         false => vec![record_of(&body, &target, api)?],
     };
@@ -249,6 +266,7 @@ mod tests {
 
     fn api() -> Api {
         Api {
+            refused: mpsc::channel(1).0,
             submissions: mpsc::channel(1).0,
             status: mpsc::channel(1).0,
             streams: ["event", "telemetry", "log", "mine"].map(str::to_owned).to_vec(),

@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_fails_is_never_a_complaint_less() {
+    fn what_fails_never_goes_without_a_complaint() {
         let mut status = status(&[]);
         let wrong = |status: &Status| -> Vec<String> {
             complaints(&status.link, &status.streams, &status.devices).into_iter().map(|c| c.what).collect()
