@@ -277,8 +277,8 @@ subscriber has received; some of the messages.
         };
         self.screen.say(
             "
-Repeated would be a record whose acknowledgement was lost with the link: it is
-delivered at least once, and consumers recognise a repetition by its id.
+A repeated record is one whose acknowledgement was lost with the link: delivery
+is at least once, and consumers recognise a repetition by its id.
 
 Next: README.md tells how to install pillion and how to configure it for your
 devices; pillion check --config FILE says whether a configuration is right.",
