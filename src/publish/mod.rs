@@ -1,0 +1,210 @@
+//! The publish flow: from the spool to the broker, and back comes what may be trimmed.
+//!
+//! The only place that knows both. The spool pushes batches of waiting records; each record gets a packet id in the
+//! in-flight window and goes out with QoS 1; its PUBACK moves the stream's trim line, which is reported to the spool. When a
+//! connection ends, window and queue are forgotten and the spool is rewound: it alone knows what is not acknowledged.
+//!
+//! States of the link (see [`LinkState`]):
+//!
+//! ```text
+//!            back-off over               CONNACK
+//! Disconnected ────────> Connecting ───────────────> Connected ── stop ──> Draining ── all acknowledged,
+//!      ^                     │ failed                    │ lost               │          or the deadline
+//!      └─────────────────────┴───────────────────────────┴────────────────────┘
+//! ```
+//!
+//! Constraints: no more is held here than the spool's credit; at rest nothing wakes this task but the keep-alive.
+
+mod exchange;
+mod timers;
+
+use crate::backoff::Backoff;
+use crate::config::Mqtt;
+use crate::inflight::Window;
+use crate::mqtt::{Connection, LinkError, Message, Session};
+use crate::pulse::Pulse;
+use crate::record::{Clock, Retained, Sequenced, StreamId};
+use crate::spool::Batch;
+use crate::spool::thread::{Closed, Handle};
+use crate::stats::{LinkState, LinkStatus};
+use std::collections::VecDeque;
+use std::time::Duration;
+use timers::Timers;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+/// Delays between tries, once every server has been tried.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// What the publisher is connected to inside pillion.
+pub struct Wiring {
+    /// Where acknowledgements go.
+    pub spool: Handle,
+    /// Where records come from.
+    pub batches: mpsc::Receiver<Batch>,
+    /// Messages that the broker keeps; the first of them is the birth.
+    pub retained: watch::Receiver<Vec<Retained>>,
+    /// Where the link's state is shown. Receivers are woken by a change of state only, not by counters.
+    pub status: watch::Sender<LinkStatus>,
+    /// Time stamps for the status.
+    pub clock: Clock,
+    /// Proof of progress.
+    pub pulse: Pulse,
+    /// When set: finish what waits, until this instant at the latest, then say good-bye and return.
+    pub stop: watch::Receiver<Option<Instant>>,
+}
+
+/// What the publisher says of itself on `P/status`.
+#[derive(Debug, Clone)]
+pub struct Farewell {
+    /// The Last Will.
+    pub will: String,
+    /// On a clean stop.
+    pub stopped: String,
+}
+
+/// The topic of birth, Last Will and good-bye, below the prefix.
+pub const STATUS_TOPIC: &str = "status";
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("no acknowledgement within mqtt.ack_timeout")]
+    AckTimeout,
+    #[error("no answer to a ping within mqtt.keep_alive")]
+    KeepAlive,
+    #[error(transparent)]
+    Spool(#[from] Closed),
+}
+
+/// The publish flow.
+pub struct Publisher {
+    mqtt: Mqtt,
+    streams: Vec<String>,
+    session: Session,
+    stopped: String,
+    wiring: Wiring,
+    backoff: Backoff,
+    /// Index into `mqtt.servers` of the next one to be tried.
+    server: usize,
+    window: Window,
+    queue: VecDeque<(StreamId, Sequenced)>,
+    outbox: VecDeque<Message>,
+    /// The retained messages as this connection has seen them.
+    said: Vec<Message>,
+    epoch: u64,
+    /// For each stream: the highest number that was ever sent, and the trim line that the spool doesn't know yet.
+    highest: Vec<u64>,
+    trim: Vec<Option<u64>>,
+    /// Cost of the records let go of since the last grant, in bytes.
+    spent: usize,
+    timers: Timers,
+}
+
+impl Publisher {
+    /// `streams` are the names in the order of their ids; `password` is what `mqtt.password_file` holds.
+    pub fn new(mqtt: Mqtt, streams: Vec<String>, password: Option<String>, farewell: Farewell, wiring: Wiring) -> Self {
+        let topic = format!("{}/{STATUS_TOPIC}", mqtt.topic_prefix);
+        let session = Session {
+            client_id: mqtt.client_id.clone(),
+            credentials: mqtt.username.clone().map(|name| (name, password.unwrap_or_default())),
+            keep_alive: mqtt.keep_alive,
+            max_payload: mqtt.max_payload,
+            will: Message { topic, payload: farewell.will.into_bytes(), retain: true },
+        };
+        Publisher {
+            window: Window::new(mqtt.inflight, streams.len()),
+            highest: vec![0; streams.len()],
+            trim: vec![None; streams.len()],
+            mqtt,
+            streams,
+            session,
+            stopped: farewell.stopped,
+            wiring,
+            backoff: Backoff::new(BACKOFF.0, BACKOFF.1),
+            server: 0,
+            queue: VecDeque::new(),
+            outbox: VecDeque::new(),
+            said: Vec::new(),
+            epoch: 0,
+            spent: 0,
+            timers: Timers::new(),
+        }
+    }
+
+    /// Runs until `stop` says so, or the spool is gone.
+    pub async fn run(mut self) {
+        while self.wiring.stop.borrow().is_none() {
+            // Connecting: one server after the other, without a pause until all have been tried.
+            let Some(opened) = self.connect().await else { return };
+            let lost = match opened {
+                Ok(connection) => match self.session(connection).await {
+                    Ok(()) => return,
+                    Err(Lost::Spool(_)) => return,
+                    Err(lost) => lost,
+                },
+                Err(error) => Lost::Link(error),
+            };
+            // Disconnected: wait, unless there is another server to try in this round.
+            self.disconnected(&lost);
+            if self.server == 0 && !self.pause().await {
+                return;
+            }
+        }
+    }
+
+    fn disconnected(&mut self, lost: &Lost) {
+        let server = self.mqtt.servers.get(self.server).map(ToString::to_string);
+        let reason = lost.to_string();
+        let since_ms = (self.wiring.clock)().wall_ms;
+        let timed_out = u64::from(matches!(lost, Lost::AckTimeout));
+        self.wiring.status.send_if_modified(|status| {
+            let lost = status.state == LinkState::Connected;
+            let changed = lost || status.reason.as_ref() != Some(&reason);
+            if changed {
+                tracing::warn!(server, reason, "not connected to the broker");
+            }
+            if lost {
+                status.since_ms = since_ms;
+            }
+            status.state = LinkState::Disconnected;
+            status.server = server;
+            status.reason = Some(reason);
+            status.in_flight = 0;
+            status.ack_timeouts += timed_out;
+            changed
+        });
+        self.server = (self.server + 1) % self.mqtt.servers.len().max(1);
+    }
+
+    /// Waits out the back-off. Returns false if it is time to stop.
+    async fn pause(&mut self) -> bool {
+        let mut pause = Box::pin(sleep(self.backoff.next(fastrand::f64())));
+        loop {
+            tokio::select! {
+                () = &mut pause => return true,
+                () = self.wiring.pulse.answer() => {}
+                _ = self.wiring.stop.changed() => return false,
+            }
+        }
+    }
+
+    /// Tries the next server. `None`: it is time to stop.
+    async fn connect(&mut self) -> Option<Result<Connection, LinkError>> {
+        let server = self.mqtt.servers.get(self.server)?;
+        self.wiring.status.send_if_modified(|status| {
+            status.state = LinkState::Connecting;
+            status.server = Some(server.to_string());
+            false
+        });
+        let mut connect = Box::pin(Connection::open(server, &self.session));
+        loop {
+            tokio::select! {
+                opened = &mut connect => return Some(opened),
+                () = self.wiring.pulse.answer() => {}
+                _ = self.wiring.stop.changed() => return None,
+            }
+        }
+    }
+}
