@@ -132,7 +132,8 @@ fn no_file_ever_imports_its_own_floor_or_a_higher_one() {
 
 #[test]
 fn no_way_of_writing_an_import_ever_hides_it() {
-    let floors = floors("// Floor 0\npub mod low;\n// Floor 1\npub mod mid;\npub mod side;\n// Floor 2\npub mod top;\n");
+    let floors =
+        floors("// Floor 0\npub mod low;\n// Floor 1\npub mod mid;\npub mod side;\n// Floor 2\npub mod top;\n");
     let count = |module, text| violations("x.rs", module, text, &floors).len();
     assert_eq!(count(Some("mid"), "use crate::low::A;\nuse crate::mid::B;\n//! [`crate::top`]\nlet x = 1;"), 0);
     assert_eq!(count(Some("mid"), "use crate::side::A;"), 1);

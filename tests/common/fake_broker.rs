@@ -5,7 +5,9 @@
 
 use super::{own_address, watched::Watched, wire::Wire};
 use fastrand::Rng;
-use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode};
+use rumqttc::mqttbytes::v4::{
+    ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode,
+};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
@@ -83,6 +85,7 @@ pub struct Account {
     pub reused: Vec<String>,
     /// The most records that were unacknowledged at once, on one connection.
     pub most_in_flight: usize,
+    distinct: BTreeMap<String, usize>,
     gone: bool,
     sockets: Vec<TcpStream>,
 }
@@ -101,7 +104,7 @@ pub struct Heard {
 impl Account {
     /// Distinct records of this stream that came.
     pub fn distinct(&self, stream: &str) -> usize {
-        self.records.keys().filter(|(name, _)| name == stream).count()
+        self.distinct.get(stream).copied().unwrap_or(0)
     }
 
     /// Records that came more than once, each as often as it came too much.
@@ -308,6 +311,9 @@ impl Line<'_> {
             let heard = account.records.entry((stream.clone(), seq)).or_default();
             heard.times += 1;
             heard.data = envelope["data"].clone();
+            if heard.times == 1 {
+                *account.distinct.entry(stream.clone()).or_default() += 1;
+            }
         });
     }
 

@@ -199,7 +199,9 @@ impl Sidecar {
     /// Waits until the sidecar tells its service manager something that satisfies `right`, and returns it.
     pub fn expect_note(&self, what: &str, right: impl Fn(&str) -> bool) -> String {
         let found = |said: &Said| said.notes.iter().find(|note| right(note)).cloned();
-        self.said.wait_for(SOON, found).unwrap_or_else(|| panic!("waited {SOON:?} for {what}; notes: {:?}", self.notes()))
+        self.said
+            .wait_for(SOON, found)
+            .unwrap_or_else(|| panic!("waited {SOON:?} for {what}; notes: {:?}", self.notes()))
     }
 
     /// Waits until it has told its service manager `note` this many times since the latest start.
@@ -225,7 +227,8 @@ impl Sidecar {
 
     /// Publishes one record through the local API; fails when it is not accepted.
     pub fn publish(&self, topic: &str, text: &str) {
-        let answer = self.request("POST", &format!("/v1/publish?topic={topic}"), "text/plain", text.as_bytes()).unwrap();
+        let answer =
+            self.request("POST", &format!("/v1/publish?topic={topic}"), "text/plain", text.as_bytes()).unwrap();
         assert_eq!((answer.code, &answer.json["accepted"]), (200, &Value::from(1)), "{text:?}: {answer:?}");
     }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use rumqttc::QoS;
 use rumqttc::mqttbytes::v4::{Connect, Packet, PubAck, Publish, Subscribe};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -157,9 +157,9 @@ impl Subscriber {
     }
 
     /// Waits until the broker has sent all that it had taken in before this call.
-    pub fn flush(&mut self) {
+    pub fn flush(&self) {
         let before = self.inbox.read(|inbox| inbox.pongs);
-        let (socket, _) = self.line.as_mut().expect("connected");
+        let (socket, _) = self.line.as_ref().expect("connected");
         wire::write(socket, &Packet::PingReq).unwrap();
         self.expect("the broker to answer a ping", SOON, |inbox| inbox.pongs > before);
     }
@@ -173,6 +173,23 @@ impl Subscriber {
     pub fn expect(&self, what: &str, limit: Duration, mut enough: impl FnMut(&Inbox) -> bool) {
         if self.inbox.wait_for(limit, |inbox| enough(inbox).then_some(())).is_none() {
             panic!("waited {limit:?} for {what}; {}", self.read(summary));
+        }
+    }
+
+    /// Waits until every one of these texts has come as the data of a record of this stream.
+    pub fn expect_texts(&self, stream: &str, texts: impl IntoIterator<Item = String>, limit: Duration) {
+        let mut missing: HashSet<String> = texts.into_iter().collect();
+        let (all, mut seen) = (missing.len(), 0);
+        let came = self.inbox.wait_for(limit, |inbox| {
+            let records = inbox.of(stream);
+            records[seen..].iter().for_each(|arrival| _ = missing.remove(arrival.text()));
+            seen = records.len();
+            missing.is_empty().then_some(())
+        });
+        if came.is_none() {
+            let mut some: Vec<_> = missing.iter().take(10).collect();
+            some.sort();
+            panic!("{} of {all} are missing after {limit:?}, such as {some:?}; {}", missing.len(), self.read(summary));
         }
     }
 

@@ -55,7 +55,7 @@ impl Wire {
 
     /// Sends one packet.
     pub fn write(&mut self, packet: &Packet) -> io::Result<()> {
-        write(&mut self.stream, packet)
+        write(&self.stream, packet)
     }
 
     /// Ends the connection as a crash would: nothing more is read or written.
@@ -66,7 +66,7 @@ impl Wire {
 }
 
 /// Sends one packet over a second handle.
-pub fn write(stream: &mut TcpStream, packet: &Packet) -> io::Result<()> {
+pub fn write(mut stream: &TcpStream, packet: &Packet) -> io::Result<()> {
     let mut bytes = BytesMut::new();
     packet.write(&mut bytes, MAX_PACKET).map_err(|wrong| io::Error::new(ErrorKind::InvalidData, wrong))?;
     stream.write_all(&bytes)

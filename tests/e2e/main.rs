@@ -6,5 +6,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod configurations;
 mod rig;
+mod rude_broker;
+mod start;
 mod with_mosquitto;
