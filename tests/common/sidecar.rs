@@ -278,13 +278,6 @@ impl Sidecar {
         Duration::from_millis(ticks * 1000 / USER_HZ)
     }
 
-    /// The most memory that it has had resident so far, in KiB.
-    pub fn peak_rss_kib(&self) -> u64 {
-        let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
-    }
-
     /// Empties the list of notes, also of those that a former process has sent and nobody has read yet.
     fn forget_notes(&self) {
         let marker = format!("RIG={}", self.starts);

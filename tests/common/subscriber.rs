@@ -200,13 +200,6 @@ impl Subscriber {
         arrival.unwrap_or_else(|| panic!("waited {SOON:?} for {text:?}; {}", self.read(summary)))
     }
 
-    /// Waits for a message without an id on this topic whose JSON satisfies `right`, and returns it.
-    pub fn expect_message(&self, topic: &str, right: impl Fn(&Value) -> bool) -> Message {
-        let fits = |message: &&Message| message.topic == topic && right(&message.json());
-        let found = self.inbox.wait_for(SOON, |inbox| inbox.messages.iter().rfind(fits).cloned());
-        found.unwrap_or_else(|| panic!("waited {SOON:?} for the message on {topic}; {}", self.read(summary)))
-    }
-
     /// Waits for the latest message without an id on this topic to satisfy `right`, and returns it.
     pub fn expect_latest(&self, topic: &str, right: impl Fn(&Value) -> bool) -> Message {
         let found = |inbox: &Inbox| inbox.latest(topic).filter(|message| right(&message.json())).cloned();
