@@ -10,13 +10,16 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The binary under test.
 pub const PILLION: &str = env!("CARGO_BIN_EXE_pillion");
+
+/// The stream that tests publish to through the local API: unlike in the built-in ones, nothing else is in it.
+pub const STREAM: &str = "work";
 
 /// Clock ticks in a second of /proc/PID/stat: USER_HZ is 100 on all of Linux's architectures (time(7)).
 const USER_HZ: u64 = 100;
@@ -45,7 +48,7 @@ impl Home {
             servers: servers.into_iter().map(|server| server.to_string()).collect(),
             mqtt: String::new(),
             spool: "sync = \"1s\"".to_owned(),
-            tables: String::new(),
+            tables: format!("[stream.{STREAM}]\n"),
             environment: BTreeMap::new(),
         }
     }
@@ -99,12 +102,20 @@ impl Home {
         command
     }
 
-    /// Runs the binary with this input until it ends.
+    /// Runs the binary with this input until it ends, which must be soon.
     pub fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
         let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
+        let id = Pid::from_child(&child);
         // It may end before it has read all.
         let _ = child.stdin.take().unwrap().write_all(input);
-        child.wait_with_output().unwrap()
+        let (tell, told) = mpsc::channel();
+        let waiter = std::thread::spawn(move || tell.send(child.wait_with_output().unwrap()));
+        let output = told.recv_timeout(SOON);
+        if output.is_err() {
+            kill_process(id, Signal::KILL).unwrap();
+        }
+        let _ = waiter.join();
+        output.unwrap_or_else(|_| panic!("pillion {arguments:?} has not ended after {SOON:?}"))
     }
 }
 
@@ -225,17 +236,18 @@ impl Sidecar {
         http::request(&self.home.socket(), method, target, kind, body)
     }
 
-    /// Publishes one record through the local API; fails when it is not accepted.
+    /// Publishes one record to `STREAM` through the local API; fails when it is not accepted.
     pub fn publish(&self, topic: &str, text: &str) {
-        let answer =
-            self.request("POST", &format!("/v1/publish?topic={topic}"), "text/plain", text.as_bytes()).unwrap();
+        let target = format!("/v1/publish?topic={topic}&stream={STREAM}");
+        let answer = self.request("POST", &target, "text/plain", text.as_bytes()).unwrap();
         assert_eq!((answer.code, &answer.json["accepted"]), (200, &Value::from(1)), "{text:?}: {answer:?}");
     }
 
-    /// Publishes one record for each line; fails when they are not accepted.
+    /// Publishes one record of text for each line to `STREAM`; fails when they are not accepted.
     pub fn publish_lines(&self, topic: &str, lines: &[String]) {
-        let target = format!("/v1/publish?topic={topic}");
-        let answer = self.request("POST", &target, "application/x-ndjson", lines.join("\n").as_bytes()).unwrap();
+        let target = format!("/v1/publish?topic={topic}&stream={STREAM}");
+        let body: String = lines.iter().map(|line| format!("{}\n", Value::from(line.as_str()))).collect();
+        let answer = self.request("POST", &target, "application/x-ndjson", body.as_bytes()).unwrap();
         assert_eq!((answer.code, &answer.json["accepted"]), (200, &Value::from(lines.len())), "{answer:?}");
     }
 

@@ -58,6 +58,7 @@ pub struct Inbox {
     pub repeats: u64,
     /// Ids that came again with another content: never right.
     pub conflicts: Vec<String>,
+    counts: HashMap<String, usize>,
     known: HashMap<String, Bytes>,
     pongs: u64,
     subscribed: bool,
@@ -68,6 +69,16 @@ impl Inbox {
     /// The records of a stream.
     pub fn of(&self, stream: &str) -> &[Arrival] {
         self.records.get(stream).map_or(&[], Vec::as_slice)
+    }
+
+    /// The records on a topic.
+    pub fn on<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Arrival> {
+        self.records.values().flatten().filter(move |arrival| arrival.topic == topic)
+    }
+
+    /// How many records came on a topic.
+    pub fn count(&self, topic: &str) -> usize {
+        self.counts.get(topic).copied().unwrap_or(0)
     }
 
     /// The latest message without an id on this topic.
@@ -98,7 +109,10 @@ impl Inbox {
             return self.messages.push(Message { topic, payload, retained });
         };
         match self.known.insert(envelope["id"].to_string(), payload.clone()) {
-            None => self.records.entry(stream).or_default().push(Arrival { seq, topic, envelope }),
+            None => {
+                *self.counts.entry(topic.clone()).or_default() += 1;
+                self.records.entry(stream).or_default().push(Arrival { seq, topic, envelope });
+            }
             Some(before) => {
                 self.repeats += 1;
                 if before != payload {

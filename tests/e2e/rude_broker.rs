@@ -1,7 +1,7 @@
 //! A broker that misbehaves in every way that the protocol leaves it.
 
 use crate::common::fake_broker::{FakeBroker, Opening, Reply, Script};
-use crate::common::sidecar::{Home, Sidecar};
+use crate::common::sidecar::{Home, STREAM, Sidecar};
 use crate::common::{LONG, SOON, seed};
 use rumqttc::mqttbytes::v4::ConnectReturnCode;
 
@@ -36,14 +36,13 @@ fn nothing_is_lost_to_a_broker_that_drops_delays_and_forgets() {
     for lines in texts.chunks(500) {
         sidecar.publish_lines("orders", lines);
     }
-    broker.expect("every record", LONG, |account| account.distinct("telemetry") >= RECORDS);
-    let ledger = sidecar.expect_drained("telemetry");
+    broker.expect("every record", LONG, |account| account.distinct(STREAM) >= RECORDS);
+    let ledger = sidecar.expect_drained(STREAM);
     assert_eq!((&ledger["accepted"], &ledger["delivered"]), (&RECORDS.into(), &RECORDS.into()), "{ledger}");
     broker.read(|account| {
         let (sessions, repeats) = (account.sessions, account.repeats());
         println!("{} connections, {sessions} sessions, {repeats} repeats", account.connections);
-        let data =
-            account.records.iter().filter(|((stream, _), _)| stream == "telemetry").map(|(_, heard)| &heard.data);
+        let data = account.records.iter().filter(|((stream, _), _)| stream == STREAM).map(|(_, heard)| &heard.data);
         assert!(data.eq(texts.iter()), "each text under its own id, in order");
         assert!(account.records.values().all(|heard| heard.acknowledged >= 1), "nothing is trimmed without its PUBACK");
         assert!(sessions >= 100, "only {sessions} sessions: no test of reconnecting");
@@ -61,7 +60,7 @@ fn a_broker_that_never_answers_connect_never_hides_the_next_one() {
     let polite = FakeBroker::start(Script::POLITE, 0);
     let sidecar = Sidecar::start(Home::new([mute.url(), polite.url()]));
     sidecar.publish("orders", "to whoever answers");
-    polite.expect("the record", SOON, |account| account.distinct("telemetry") == 1);
+    polite.expect("the record", SOON, |account| account.distinct(STREAM) == 1);
     assert!(mute.read(|account| account.connections) >= 1);
 }
 
@@ -78,9 +77,9 @@ fn a_broker_that_refuses_never_gets_a_flood_and_is_asked_again() {
     let sidecar = Sidecar::start(Home::new([broker.url()]));
     sidecar.publish("orders", "in the end");
     broker.expect("a refusal", SOON, |account| account.connections >= 2);
-    broker.expect("the record", SOON, |account| account.distinct("telemetry") == 1);
+    broker.expect("the record", SOON, |account| account.distinct(STREAM) == 1);
     assert_eq!(broker.read(|account| account.connections), 4);
-    assert_eq!(sidecar.expect_drained("telemetry")["delivered"], 1);
+    assert_eq!(sidecar.expect_drained(STREAM)["delivered"], 1);
 }
 
 #[test]
@@ -97,8 +96,8 @@ fn a_broker_that_stops_reading_never_holds_the_records_back() {
     for lines in texts.chunks(100) {
         sidecar.publish_lines("orders", lines);
     }
-    broker.expect("every record", SOON, |account| account.distinct("telemetry") == texts.len());
-    assert_eq!(sidecar.expect_drained("telemetry")["delivered"], texts.len());
+    broker.expect("every record", SOON, |account| account.distinct(STREAM) == texts.len());
+    assert_eq!(sidecar.expect_drained(STREAM)["delivered"], texts.len());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Starting where something is absent or wrong.
 
 use crate::common::own_address;
-use crate::common::sidecar::{Home, Sidecar};
+use crate::common::sidecar::{Home, STREAM, Sidecar};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ fn absent_broker_and_device_never_delay_the_start() {
     let status = sidecar.expect_status("the verdict", |status| status["health"]["state"] == "degraded");
     assert_eq!(status["devices"]["meter"]["state"], "offline", "{status:#}");
     assert_ne!(status["link"]["state"], "connected", "{status:#}");
-    assert_eq!(status["streams"]["telemetry"]["waiting"], 1, "{status:#}");
+    assert_eq!(status["streams"][STREAM]["waiting"], 1, "{status:#}");
     assert!(!status["health"]["reasons"].as_array().unwrap().is_empty(), "{status:#}");
     assert_eq!(sidecar.request("GET", "/v1/health", "", b"").unwrap().code, 503);
 

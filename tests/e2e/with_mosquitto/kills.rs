@@ -2,7 +2,7 @@
 
 use super::{World, expect_open};
 use crate::common::device::Device;
-use crate::common::sidecar::{Home, PILLION, Sidecar};
+use crate::common::sidecar::{Home, PILLION, STREAM, Sidecar};
 use crate::common::{LONG, SOON, http, seed, watched::Watched};
 use fastrand::Rng;
 use std::path::Path;
@@ -53,14 +53,16 @@ fn publish_until_over(socket: &Path, board: &Watched<Board>) {
 }
 
 fn publish_by_request(socket: &Path, body: &str) -> bool {
-    let target = "/v1/publish?topic=orders";
-    let answer = http::request(socket, "POST", target, "application/x-ndjson", body.as_bytes());
+    let target = "/v1/publish?topic=orders&stream=work";
+    // Words are no JSON; as JSON strings they are.
+    let lines: String = body.lines().map(|line| format!("{line:?}\n")).collect();
+    let answer = http::request(socket, "POST", target, "application/x-ndjson", lines.as_bytes());
     answer.is_ok_and(|answer| answer.code == 200)
 }
 
 fn publish_by_command(socket: &Path, body: &str) -> bool {
     let mut command = Command::new(PILLION);
-    command.args(["publish", "--topic", "orders", "--socket"]).arg(socket);
+    command.args(["publish", "--topic", "orders", "--stream", STREAM, "--socket"]).arg(socket);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     // It may find nobody at the socket and end before it reads.
@@ -91,8 +93,8 @@ fn kill_ten_times(sync: &str) {
             match kill % 3 {
                 // Steady flow.
                 0 => {
-                    let before = world.subscriber.read(|inbox| inbox.of("telemetry").len());
-                    world.subscriber.expect("flow", SOON, |inbox| inbox.of("telemetry").len() > before);
+                    let before = world.subscriber.read(|inbox| inbox.of(STREAM).len());
+                    world.subscriber.expect("flow", SOON, |inbox| inbox.of(STREAM).len() > before);
                 }
                 // An outage, which lasts over the kill.
                 1 => {
@@ -101,10 +103,10 @@ fn kill_ten_times(sync: &str) {
                 }
                 // The drain of what has gathered.
                 _ => {
-                    let before = world.subscriber.read(|inbox| inbox.of("telemetry").len());
+                    let before = world.subscriber.read(|inbox| inbox.of(STREAM).len());
                     let goal = before + rng.usize(1..200);
                     world.relay.open();
-                    world.subscriber.expect("a drain", SOON, |inbox| inbox.of("telemetry").len() >= goal);
+                    world.subscriber.expect("a drain", SOON, |inbox| inbox.of(STREAM).len() >= goal);
                 }
             }
             // The moment is what is random here; nothing is waited for.
@@ -119,13 +121,13 @@ fn kill_ten_times(sync: &str) {
     });
 
     let accepted = board.read(|board| board.accepted.clone());
-    world.subscriber.expect_texts("telemetry", accepted, LONG);
-    let ledger = sidecar.expect_drained("telemetry");
+    world.subscriber.expect_texts(STREAM, accepted, LONG);
+    let ledger = sidecar.expect_drained(STREAM);
     assert_eq!(ledger["quarantined"], 0, "{ledger}");
     world.subscriber.read(|inbox| {
         inbox.assert_in_order();
         // At each of ten kills and some four lost links: the window, and what the checkpoint was behind.
-        println!("{} records, {} repeats", inbox.of("telemetry").len(), inbox.repeats);
+        println!("{} records, {} repeats", inbox.of(STREAM).len(), inbox.repeats);
     });
 }
 

@@ -1,7 +1,7 @@
 //! Coming and going, as the broker and the service manager see it.
 
 use super::World;
-use crate::common::sidecar::Sidecar;
+use crate::common::sidecar::{STREAM, Sidecar};
 use crate::common::subscriber::Subscriber;
 
 const STATUS: &str = "p/status";
@@ -37,7 +37,7 @@ fn a_clean_stop_is_never_taken_for_a_lost_connection() {
     sidecar.publish("orders", "the last one");
     assert_eq!(sidecar.terminate().code(), Some(0));
     assert!(sidecar.notes().contains(&"STOPPING=1".to_owned()), "{:?}", sidecar.notes());
-    world.subscriber.expect_text("telemetry", "the last one");
+    world.subscriber.expect_text(STREAM, "the last one");
     let farewell = world.subscriber.expect_latest(STATUS, |status| status["state"] == "offline").json();
     assert_eq!(farewell["reason"], "stopped", "{farewell}");
     world.subscriber.flush();
@@ -59,8 +59,8 @@ fn a_stop_during_an_outage_never_loses_the_backlog() {
     assert_eq!(sidecar.terminate().code(), Some(0));
     world.start_broker();
     sidecar.start_again();
-    world.subscriber.expect_text("telemetry", "kept over the stop");
-    assert_eq!(sidecar.expect_drained("telemetry")["delivered"], 1);
+    world.subscriber.expect_text(STREAM, "kept over the stop");
+    assert_eq!(sidecar.expect_drained(STREAM)["delivered"], 1);
 }
 
 #[test]
