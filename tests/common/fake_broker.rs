@@ -38,7 +38,7 @@ pub enum Reply {
     Late,
     /// No PUBACK on this connection.
     Never,
-    /// Two PUBACKs.
+    /// Two PUBACKs, in one piece.
     Twice,
     /// A PUBACK for a packet id that was never used, then the right one.
     Unknown,
@@ -282,7 +282,14 @@ impl Line<'_> {
                 self.hang()?;
                 return Ok(Next::Close);
             }
-            Reply::Twice => self.ack(pkid)?,
+            Reply::Twice => {
+                self.hold(publish, true);
+                let open = self.open.pop();
+                self.settled(open.and_then(|open| open.record));
+                let ack = Packet::PubAck(PubAck::new(pkid));
+                self.wire.write_all(&[ack.clone(), ack])?;
+                return Ok(Next::On);
+            }
             // Ids above the window are never used.
             Reply::Unknown => self.ack(u16::MAX)?,
             Reply::Ack | Reply::AckAndDrop | Reply::Late | Reply::Never => {}
@@ -336,10 +343,15 @@ impl Line<'_> {
 
     fn release(&mut self, place: usize) -> io::Result<()> {
         let open = self.open.remove(place);
-        if let Some(record) = open.record {
+        self.settled(open.record);
+        self.ack(open.pkid)
+    }
+
+    /// Enters an acknowledgement into the account.
+    fn settled(&mut self, record: Option<(String, u64)>) {
+        if let Some(record) = record {
             self.account.update(|account| account.records.entry(record).or_default().acknowledged += 1);
         }
-        self.ack(open.pkid)
     }
 
     fn ack(&mut self, pkid: u16) -> io::Result<()> {

@@ -20,9 +20,9 @@ fn nothing_is_lost_to_a_broker_that_drops_delays_and_forgets() {
             // Each of these costs an ack_timeout.
             0..2 if number > 1 => Reply::Never,
             2 if number > 1 => Reply::Hang,
-            3..60 => Reply::Drop,
-            60..80 => Reply::AckAndDrop,
-            80..90 => Reply::Unknown,
+            3..52 => Reply::Drop,
+            52..70 => Reply::AckAndDrop,
+            70..90 => Reply::Unknown,
             90..100 => Reply::Twice,
             100..4_000 => Reply::Late,
             _ => Reply::Ack,

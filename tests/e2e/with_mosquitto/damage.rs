@@ -114,7 +114,7 @@ fn a_flipped_byte_never_costs_more_than_its_record_and_is_told() {
 fn a_damaged_checkpoint_never_loses_a_record() {
     let world = World::new();
     let mut sidecar = killed_with_a_backlog(&world);
-    change(&sidecar.home.path("state/spool/work/checkpoint"), |bytes| bytes.fill(0xa5));
+    fs::write(sidecar.home.path("state/spool/work/checkpoint"), [0xa5; 64]).unwrap();
     sidecar.start_again();
     sidecar.publish("orders", "a record of the next run");
     world.relay.open();
