@@ -1,0 +1,13 @@
+//! End to end: the real binary as a child process, with a real PTY, a real broker and one that misbehaves.
+//!
+//! The tests under `with_mosquitto` need that broker from the distribution; `tests/run` installs it.
+#![cfg(test)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod configurations;
+mod rig;
+mod rude_broker;
+mod start;
+mod with_mosquitto;

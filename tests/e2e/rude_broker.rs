@@ -1,0 +1,125 @@
+//! A broker that misbehaves in every way that the protocol leaves it.
+
+use crate::common::fake_broker::{FakeBroker, Opening, Reply, Script};
+use crate::common::sidecar::{Home, STREAM, Sidecar};
+use crate::common::{LONG, SOON, seed};
+use rumqttc::mqttbytes::v4::ConnectReturnCode;
+
+const RECORDS: usize = 20_000;
+const WINDOW: u64 = 64;
+
+#[test]
+fn nothing_is_lost_to_a_broker_that_drops_delays_and_forgets() {
+    let script = Script {
+        opening: |number, _| match number % 16 {
+            3 => Opening::Close,
+            7 => Opening::Refuse(ConnectReturnCode::ServiceUnavailable),
+            _ => Opening::Accept,
+        },
+        reply: |number, rng| match rng.u32(..12_000) {
+            // Each of these costs an ack_timeout.
+            0..2 if number > 1 => Reply::Never,
+            2 if number > 1 => Reply::Hang,
+            3..52 => Reply::Drop,
+            52..70 => Reply::AckAndDrop,
+            70..90 => Reply::Unknown,
+            90..100 => Reply::Twice,
+            100..4_000 => Reply::Late,
+            _ => Reply::Ack,
+        },
+    };
+    let broker = FakeBroker::start(script, seed());
+    let mut home = Home::new([broker.url()]);
+    home.mqtt = format!("inflight = {WINDOW}\nack_timeout = \"1s\"\nkeep_alive = \"5s\"");
+    let sidecar = Sidecar::start(home);
+    let texts: Vec<String> = (0..RECORDS).map(|number| format!("record {number}")).collect();
+    for lines in texts.chunks(500) {
+        sidecar.publish_lines("orders", lines);
+    }
+    broker.expect("every record", LONG, |account| account.distinct(STREAM) >= RECORDS);
+    let ledger = sidecar.expect_drained(STREAM);
+    assert_eq!((&ledger["accepted"], &ledger["delivered"]), (&RECORDS.into(), &RECORDS.into()), "{ledger}");
+    broker.read(|account| {
+        let (sessions, repeats) = (account.sessions, account.repeats());
+        println!("{} connections, {sessions} sessions, {repeats} repeats", account.connections);
+        let data = account.records.iter().filter(|((stream, _), _)| stream == STREAM).map(|(_, heard)| &heard.data);
+        assert!(data.eq(texts.iter()), "each text under its own id, in order");
+        assert!(account.records.values().all(|heard| heard.acknowledged >= 1), "nothing is trimmed without its PUBACK");
+        assert!(sessions >= 100, "only {sessions} sessions: no test of reconnecting");
+        // A lost session costs at most its window again.
+        assert!(repeats <= sessions * WINDOW, "{repeats} repeats over {sessions} sessions");
+        assert!(account.most_in_flight <= usize::try_from(WINDOW).unwrap(), "{} in flight", account.most_in_flight);
+        assert!(account.disorder.is_empty(), "out of order: {:?}", account.disorder);
+        assert!(account.reused.is_empty(), "packet ids used twice: {:?}", account.reused);
+    });
+}
+
+#[test]
+fn a_broker_that_never_answers_connect_never_hides_the_next_one() {
+    let mute = FakeBroker::start(Script { opening: |_, _| Opening::Mute, ..Script::POLITE }, 0);
+    let polite = FakeBroker::start(Script::POLITE, 0);
+    let sidecar = Sidecar::start(Home::new([mute.url(), polite.url()]));
+    sidecar.publish("orders", "to whoever answers");
+    polite.expect("the record", SOON, |account| account.distinct(STREAM) == 1);
+    assert!(mute.read(|account| account.connections) >= 1);
+}
+
+#[test]
+fn a_broker_that_refuses_never_gets_a_flood_and_is_asked_again() {
+    let script = Script {
+        opening: |number, _| match number {
+            1..=3 => Opening::Refuse(ConnectReturnCode::NotAuthorized),
+            _ => Opening::Accept,
+        },
+        ..Script::POLITE
+    };
+    let broker = FakeBroker::start(script, 0);
+    let sidecar = Sidecar::start(Home::new([broker.url()]));
+    sidecar.publish("orders", "in the end");
+    broker.expect("a refusal", SOON, |account| account.connections >= 2);
+    broker.expect("the record", SOON, |account| account.distinct(STREAM) == 1);
+    assert_eq!(broker.read(|account| account.connections), 4);
+    assert_eq!(sidecar.expect_drained(STREAM)["delivered"], 1);
+}
+
+#[test]
+fn a_broker_that_stops_reading_never_holds_the_records_back() {
+    let script = Script {
+        reply: |number, rng| if number <= 3 && rng.u8(..20) == 0 { Reply::Hang } else { Reply::Ack },
+        ..Script::POLITE
+    };
+    let broker = FakeBroker::start(script, seed());
+    let mut home = Home::new([broker.url()]);
+    home.mqtt = "ack_timeout = \"1s\"\nkeep_alive = \"5s\"".to_owned();
+    let sidecar = Sidecar::start(home);
+    let texts: Vec<String> = (0..1000).map(|number| format!("{number} {}", "x".repeat(1000))).collect();
+    for lines in texts.chunks(100) {
+        sidecar.publish_lines("orders", lines);
+    }
+    broker.expect("every record", SOON, |account| account.distinct(STREAM) == texts.len());
+    assert_eq!(sidecar.expect_drained(STREAM)["delivered"], texts.len());
+}
+
+#[test]
+fn connect_says_who_it_is_and_leaves_a_will() {
+    let broker = FakeBroker::start(Script::POLITE, 0);
+    let mut home = Home::new([broker.url()]);
+    home.mqtt = "client_id = \"{instance}-one\"\nusername = \"gw\"\npassword_file = \"secret\"".to_owned();
+    std::fs::write(home.path("secret"), "open sesame\n").unwrap();
+    let _sidecar = Sidecar::start(home);
+    broker.expect("a session", SOON, |account| account.sessions == 1);
+    let connect = broker.read(|account| account.connect.clone()).unwrap();
+    assert_eq!((connect.client_id.as_str(), connect.clean_session, connect.keep_alive), ("test-one", true, 30));
+    let login = connect.login.unwrap();
+    assert_eq!((login.username.as_str(), login.password.as_str()), ("gw", "open sesame"));
+    let will = connect.last_will.unwrap();
+    assert_eq!((will.topic.as_str(), will.retain), ("p/status", true));
+    let message: serde_json::Value = serde_json::from_slice(&will.message).unwrap();
+    assert_eq!((&message["state"], &message["reason"]), (&"offline".into(), &"connection-lost".into()));
+    broker.expect("the birth", SOON, |account| {
+        account
+            .others
+            .iter()
+            .any(|(topic, payload, retain)| topic == "p/status" && payload["state"] == "online" && *retain)
+    });
+}

@@ -1,0 +1,149 @@
+//! Holds every import to the floors: a file uses strictly lower floors only, or its own module's folder.
+//!
+//! The floors are read from `src/lib.rs`, where a comment `// Floor N` stands above the modules of that floor. `main.rs`
+//! stands on top of all of them. Tests inside the modules are held to the same rule.
+#![cfg(test)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every module of the crate with its floor.
+fn floors(map: &str) -> BTreeMap<String, u32> {
+    let mut floors = BTreeMap::new();
+    let mut floor = None;
+    for line in map.lines() {
+        if let Some(number) = line.strip_prefix("// Floor ") {
+            floor = Some(number.trim().parse().expect("// Floor N"));
+        }
+        if let Some(module) = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';')) {
+            floors.insert(module.to_owned(), floor.expect("no module stands above the first floor"));
+        }
+    }
+    floors
+}
+
+/// The crate's modules that a line of code names: `crate::spool::…`, and each of `crate::{spool::…, record}`.
+fn named(code: &str, root: &str) -> Vec<String> {
+    let start = format!("{root}::");
+    let mut names = Vec::new();
+    for (place, _) in code.match_indices(&start) {
+        let is_path = code[..place].chars().next_back().is_none_or(|before| !before.is_alphanumeric() && before != '_');
+        if is_path {
+            names.extend(firsts(&code[place + start.len()..]));
+        }
+    }
+    names
+}
+
+/// The first segment of a path, or of every path in a braced list.
+fn firsts(path: &str) -> Vec<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let Some(list) = path.strip_prefix('{') else { return vec![word(path)] };
+    let (mut depth, mut items) = (0_u32, vec![String::new()]);
+    for c in list.chars() {
+        match c {
+            '}' if depth == 0 => break,
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => items.push(String::new()),
+            _ if depth == 0 => items.last_mut().expect("never empty").push(c),
+            _ => {}
+        }
+    }
+    items.iter().map(|item| word(item.trim())).filter(|item| !item.is_empty()).collect()
+}
+
+/// The file's code without its comment lines, in statements, each with the number of its first line.
+fn statements(text: &str) -> Vec<(usize, String)> {
+    let mut statements: Vec<(usize, String)> = Vec::new();
+    let mut open = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.starts_with("//") {
+            continue;
+        }
+        match statements.last_mut().filter(|_| open) {
+            Some((_, statement)) => *statement += line,
+            None => statements.push((number, line.to_owned())),
+        }
+        // Only a list of imports goes on over several lines.
+        let statement = &statements.last().expect("just pushed").1;
+        open = statement.contains("use ") && statement.contains('{') && !statement.contains(';');
+    }
+    statements
+}
+
+/// What is wrong with one file. `module` is the part of the map it belongs to, `None` for `main.rs`.
+fn violations(file: &str, module: Option<&str>, text: &str, floors: &BTreeMap<String, u32>) -> Vec<String> {
+    let own = module.map_or(Some(&u32::MAX), |module| floors.get(module));
+    let Some(own) = own else { return vec![format!("{file}: not on the map in src/lib.rs")] };
+    let mut wrong = Vec::new();
+    for (line, code) in statements(text) {
+        if code.contains("super::super::") {
+            wrong.push(format!("{file}:{line}: `super::super::` hides where it leads; write `crate::`"));
+        }
+        let root = if module.is_some() { "crate" } else { "pillion" };
+        for name in named(&code, root).into_iter().filter(|name| Some(name.as_str()) != module) {
+            match floors.get(&name) {
+                None => wrong.push(format!("{file}:{line}: `{root}::{name}` is not on the map in src/lib.rs")),
+                Some(floor) if floor < own => {}
+                Some(floor) => wrong.push(format!(
+                    "{file}:{line}: {} (floor {own}) uses `{name}` (floor {floor}); a file uses strictly lower floors only",
+                    module.unwrap_or("main"),
+                )),
+            }
+        }
+    }
+    wrong
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => found.extend(sources(&path)),
+            false => found.extend(path.extension().is_some_and(|kind| kind == "rs").then_some(path)),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn no_file_ever_imports_its_own_floor_or_a_higher_one() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let floors = floors(&fs::read_to_string(src.join("lib.rs")).expect("the map"));
+    assert!(floors.len() > 10, "the map is read: {floors:?}");
+    let mut wrong = Vec::new();
+    for path in sources(&src) {
+        let inside = path.strip_prefix(&src).expect("below src");
+        let module = inside.components().next().expect("a name").as_os_str().to_string_lossy();
+        let module = module.trim_end_matches(".rs");
+        let module = Some(module).filter(|module| *module != "main");
+        if module != Some("lib") {
+            let text = fs::read_to_string(&path).expect("UTF-8");
+            wrong.extend(violations(&format!("src/{}", inside.display()), module, &text, &floors));
+        }
+    }
+    assert!(wrong.is_empty(), "imports against the floors:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_way_of_writing_an_import_ever_hides_it() {
+    let floors =
+        floors("// Floor 0\npub mod low;\n// Floor 1\npub mod mid;\npub mod side;\n// Floor 2\npub mod top;\n");
+    let count = |module, text| violations("x.rs", module, text, &floors).len();
+    assert_eq!(count(Some("mid"), "use crate::low::A;\nuse crate::mid::B;\n//! [`crate::top`]\nlet x = 1;"), 0);
+    assert_eq!(count(Some("mid"), "use crate::side::A;"), 1);
+    assert_eq!(count(Some("mid"), "fn f() { crate::top::run(pub_crate::x) }"), 1);
+    assert_eq!(count(Some("low"), "use crate::{\n    low::{A, B},\n    mid,\n    top::C,\n};\nuse crate::side;"), 3);
+    assert_eq!(count(Some("low"), "use crate::Nowhere;"), 1);
+    assert_eq!(count(Some("low"), "use super::super::top;"), 1);
+    assert_eq!(count(Some("attic"), ""), 1);
+    assert_eq!(count(None, "fn main() { pillion::top::run() }"), 0);
+    assert_eq!(count(None, "fn main() { pillion::cellar::run() }"), 1);
+    let wrong = violations("src/low.rs", Some("low"), "\nuse crate::top::X;", &floors);
+    assert_eq!(wrong, ["src/low.rs:2: low (floor 0) uses `top` (floor 2); a file uses strictly lower floors only"]);
+}
