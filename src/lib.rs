@@ -9,7 +9,8 @@
 //!                                                     └──── trim <── PUBACK
 //! ```
 //!
-//! Floors: a file imports strictly lower floors only (`tests/floors.rs` holds it to that).
+//! Floors: a file imports strictly lower floors only, on floor 0 also what stands above it in the list below
+//! (`tests/floors.rs` holds it to that).
 //!
 //! | floor | module | role |
 //! |---|---|---|
@@ -25,10 +26,11 @@
 //! [`publish`]; a new configuration key starts in [`config`]; a new field of the status in [`stats`].
 
 // Floor 0
-pub mod config;
 pub mod pulse;
 pub mod record;
 pub mod stats;
+// The configuration speaks of payloads, which are explained in `record`.
+pub mod config;
 // Floor 1
 pub mod backoff;
 pub mod frame;

@@ -226,6 +226,12 @@ impl Sidecar {
         self.said.read(|said| said.notes.clone())
     }
 
+    /// Waits until its standard error holds `text`.
+    pub fn expect_log(&self, text: &str) {
+        let there = |said: &Said| said.log.contains(text).then_some(());
+        assert!(self.said.wait_for(SOON, there).is_some(), "waited {SOON:?} for {text:?}; log:\n{}", self.log());
+    }
+
     /// Its standard error so far.
     pub fn log(&self) -> String {
         self.said.read(|said| said.log.clone())

@@ -7,6 +7,7 @@
 mod common;
 
 mod configurations;
+mod frozen_disk;
 mod rig;
 mod rude_broker;
 mod start;
