@@ -141,7 +141,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
             });
         }
         Err(error @ api::socket::SocketError::InUse { .. }) => return Err(DaemonError::Socket(error)),
-        Err(error) => tracing::error!(%error, "there is no local API"),
+        Err(error) => tracing::error!("there is no local API: {error}"),
     }
 
     let mut devices = Vec::new();
@@ -203,7 +203,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         end: health_end,
     };
     let health = tokio::spawn(health::run(identity, health));
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), instance = config.instance, "pillion is up");
+    tracing::info!(instance = config.instance, "pillion {} is up as {}", env!("CARGO_PKG_VERSION"), config.instance);
     Ok(Flows { sources, stop_sources, health, end_health, ingest, stop_ingest, publisher, stop_publisher, spool })
 }
 
@@ -225,7 +225,6 @@ impl Flows {
                 Ok(())
             }
             Some(flow) => {
-                tracing::error!(flow, "a flow has ended unexpectedly");
                 let _ = timeout(CLOSE, self.spool.close()).await;
                 Err(DaemonError::Flow(flow))
             }
@@ -255,8 +254,8 @@ impl Flows {
 fn ended(flow: &str, end: Option<Result<(), JoinError>>) {
     match end {
         Some(Ok(())) => {}
-        Some(Err(error)) => tracing::error!(flow, %error, "a flow broke down while stopping"),
-        None => tracing::warn!(flow, "a flow did not stop in time"),
+        Some(Err(error)) => tracing::error!(flow, "the {flow} flow broke down while stopping: {error}"),
+        None => tracing::warn!(flow, "the {flow} flow did not stop in time"),
     }
 }
 

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 /// Runs until SIGTERM or SIGINT. Exits with 0 then, 78 for a wrong configuration, 69 if another process has what
@@ -40,14 +41,22 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
     code.into()
 }
 
-/// To the journal with fields if systemd started us, else readable lines on standard error. `$PILLION_LOG` is the least
-/// severe level that is shown [info].
+/// To the journal with fields if systemd started us, else readable lines on standard error: every message says all by
+/// itself, and its fields are for programs. `$PILLION_LOG` is the least severe level that is shown (default `info`).
 fn start_log() {
     let level = std::env::var("PILLION_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let message_only = debug_fn(|out, field, value| match field.name() {
+        "message" => write!(out, "{value:?}"),
+        _ => Ok(()),
+    });
     let lines = journal.is_none().then(|| {
         let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(ansi).with_target(false)
+        tracing_subscriber::fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(ansi)
+            .with_target(false)
+            .fmt_fields(message_only)
     });
     let subscriber = tracing_subscriber::registry().with(level).with(journal).with(lines);
     // Fails only if a log is set up already.

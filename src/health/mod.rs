@@ -316,7 +316,7 @@ fn headline(status: &Status) -> String {
     if !status.devices.is_empty() {
         line += &format!("; {online} of {} devices online", status.devices.len());
     }
-    line + &format!("; {waiting} records waiting")
+    line + &format!("; {waiting} waiting")
 }
 
 #[cfg(test)]
@@ -341,10 +341,7 @@ mod tests {
 
     #[test]
     fn the_status_line_never_hides_what_is_wrong() {
-        assert_eq!(
-            headline(&status(&[])),
-            "Healthy: connected to mqtt://b:1883; 0 of 1 devices online; 3 records waiting"
-        );
+        assert_eq!(headline(&status(&[])), "Healthy: connected to mqtt://b:1883; 0 of 1 devices online; 3 waiting");
         assert!(headline(&status(&["a is off", "b is off"])).starts_with("Degraded: a is off (and 1 more); "));
     }
 

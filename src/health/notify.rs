@@ -50,7 +50,7 @@ impl Systemd {
         if !self.stuck {
             self.stuck = true;
             let flows = stuck.join(", ");
-            tracing::error!(flows, "these flows make no progress; without it the watchdog will restart pillion");
+            tracing::error!(flows, "no progress: {flows}; if that goes on, the watchdog restarts pillion");
         }
     }
 
@@ -62,6 +62,6 @@ impl Systemd {
 
 fn send(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd was not told");
+        tracing::debug!("systemd was not told: {error}");
     }
 }

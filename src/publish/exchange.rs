@@ -45,7 +45,8 @@ impl Publisher {
             status.reason = None;
             status.since_ms = since_ms;
             status.connects += 1;
-            tracing::info!(server = status.server, "connected to the broker");
+            let server = status.server.as_deref().unwrap_or_default();
+            tracing::info!(server, "connected to {server}");
         });
         Ok(())
     }
@@ -267,7 +268,7 @@ impl Publisher {
         };
         match timeout_at(Instant::now() + GOODBYE, words).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "could not say good-bye to the broker"),
+            Ok(Err(error)) => tracing::warn!("could not say good-bye to the broker: {error}"),
             Err(_) => tracing::warn!("the broker did not acknowledge the good-bye"),
         }
     }

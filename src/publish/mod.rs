@@ -163,7 +163,8 @@ impl Publisher {
             let lost = status.state == LinkState::Connected;
             let changed = lost || status.reason.as_ref() != Some(&reason);
             if changed {
-                tracing::warn!(server, reason, "not connected to the broker");
+                let name = server.as_deref().unwrap_or("a broker");
+                tracing::warn!(server, reason, "not connected to {name}: {reason}");
             }
             if lost {
                 status.since_ms = since_ms;

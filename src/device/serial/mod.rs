@@ -233,8 +233,8 @@ impl Device {
         });
         match reason {
             _ if !is_news => {}
-            Some(reason) => tracing::warn!(device, %path, "device offline: {reason}"),
-            None => tracing::info!(device, %path, "device online"),
+            Some(reason) => tracing::warn!(device, %path, "device {device} is offline: {reason}"),
+            None => tracing::info!(device, %path, "device {device} is online: {path}"),
         }
     }
 }
