@@ -233,6 +233,8 @@ impl Device {
         });
         match reason {
             _ if !is_news => {}
+            // The daemon says so itself.
+            Some(_) if *self.wiring.stop.borrow() => {}
             Some(reason) => tracing::warn!(device, %path, "device {device} is offline: {reason}"),
             None => tracing::info!(device, %path, "device {device} is online: {path}"),
         }
