@@ -14,9 +14,11 @@ const VERSION: u16 = 1;
 pub struct Checkpoint {
     /// Every record up to this sequence number is done with: delivered, evicted, expired or quarantined.
     pub done: u64,
-    /// No record has this sequence number or a higher one yet. While records are held in memory this lies ahead of
-    /// the truth, so that a crash can't make a number be given twice.
+    /// No record has this sequence number or a higher one yet. While the spool is open this lies ahead of the truth (the
+    /// *lease*), so that a crash can't make a number be given twice.
     pub next: u64,
+    /// The spool was closed: all records below `next` that are not done with were on disk.
+    pub clean: bool,
     /// Records that the broker acknowledged.
     pub delivered: u64,
     /// Records dropped because the stream was full.
@@ -77,6 +79,7 @@ mod tests {
         Checkpoint {
             done: 300,
             next: 1_048_877,
+            clean: false,
             delivered: 290,
             evicted: 4,
             expired: 3,

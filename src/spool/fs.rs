@@ -2,6 +2,7 @@
 //!
 //! Constraint: nothing else in the spool touches files, so a test can cut the power between any two calls.
 
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt;
@@ -19,7 +20,7 @@ pub trait LogFile: Send {
 
 /// What the spool needs of a file system.
 pub trait FileSystem: Send + Sync {
-    /// Creates a folder and those above it, for its owner alone.
+    /// Creates a folder and those above it that are not there, for its owner and group; on the medium when it returns.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Names and sizes of the files in a folder, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
@@ -44,7 +45,13 @@ pub struct Disk;
 impl FileSystem for Disk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(dir)
+        if dir.as_os_str().is_empty() || dir.is_dir() {
+            return Ok(());
+        }
+        let Some(parent) = dir.parent() else { return Err(io::ErrorKind::NotFound.into()) };
+        self.create_dir_all(parent)?;
+        std::fs::DirBuilder::new().mode(0o750).create(dir)?;
+        self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
@@ -100,13 +107,22 @@ impl LogFile for File {
     }
 }
 
+/// Whether an error is the process's or the system's, not the medium's: then waiting helps, however long.
+pub fn is_passing(error: &io::Error) -> bool {
+    use Errno as E;
+    matches!(Errno::from_io_error(error), Some(E::MFILE | E::NFILE | E::NOMEM | E::ACCESS | E::PERM | E::INTR))
+}
+
 /// Replaces the file at `path` as a whole: after a power cut either the old or the new content is there.
 pub fn replace(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file = fs.create(&temporary)?;
-    file.append(content)?;
-    file.sync()?;
-    fs.rename(&temporary, path)?;
+    let written = file.append(content).and_then(|()| file.sync());
+    if let Err(error) = written.and_then(|()| fs.rename(&temporary, path)) {
+        // On a full disk even these bytes count.
+        let _ = fs.remove(&temporary);
+        return Err(error);
+    }
     match path.parent() {
         Some(dir) => fs.sync_dir(dir),
         None => Ok(()),

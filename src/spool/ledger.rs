@@ -65,11 +65,12 @@ impl Ledger {
         ledger
     }
 
-    /// To be saved, with `next` moved ahead by `lease` numbers.
+    /// To be saved, with `next` moved ahead by `lease` numbers; without a lease it is the last word of a run.
     pub fn to_checkpoint(&self, lease: u64) -> Checkpoint {
         Checkpoint {
             done: self.done,
             next: self.next.saturating_add(lease),
+            clean: lease == 0,
             delivered: self.delivered,
             evicted: self.evicted,
             expired: self.expired,

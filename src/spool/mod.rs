@@ -19,19 +19,23 @@
 //! ```
 //!
 //! Numbers are little endian. CRCs are CRC-32C; an entry's covers its length and its body. `done`: every record up to
-//! this number was done with when the segment was made. The entries of a segment have consecutive numbers. A process never appends
-//! to a segment of an earlier one.
+//! this number was done with when the segment was made. `created_ms`: wall clock of the first record, 0 if it was not to be
+//! trusted. The entries of a segment have consecutive numbers. A process never appends to a segment of an earlier one.
 //!
 //! # What a power cut or a kill leaves
 //!
-//! - A torn tail: bytes behind the last whole entry of the newest segment. They are cut off.
+//! - A torn tail: bytes behind the last whole entry of the newest segment. They are cut off. (After a clean stop no tail is
+//!   torn: then it is damage.)
 //! - A checkpoint that is behind: records are delivered again, under the same ids.
-//! - With `sync = DURATION`, records that were in memory only are gone. Their numbers are not given again: the checkpoint reserves
-//!   a range ahead (a *lease*), and the next run starts behind it.
+//! - Records that were in memory only are gone (with `sync = DURATION` accepted ones among them, but for those that were
+//!   delivered). Their numbers are not given again: the checkpoint reserves a range ahead (a *lease*), and the next run starts
+//!   behind it. Without a checkpoint the next number is taken from the clock.
 //!
-//! Anything else is damage: copied to `quarantine/`, counted, announced on `P/event`, and reading goes on behind it.
+//! Anything else is damage: copied to `quarantine/`, counted, announced on `P/event`, and reading goes on behind it. An
+//! announcement is itself a record, and no more durable than any other.
 
 mod checkpoint;
+mod commit;
 pub mod fs;
 mod ledger;
 mod log;
@@ -39,7 +43,12 @@ mod open;
 mod read;
 mod reader;
 mod segment;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
 pub mod thread;
+mod upkeep;
 
 use crate::config::{Stream, Sync};
 use crate::record::{Accepted, Durability, Encoding, Record, Refusal, Sequenced, StreamId, Timestamp, rfc3339};
@@ -126,8 +135,8 @@ impl Finding {
             }
             Finding::SetAside { file, why } => format!("set aside as {}: {why}", file.display()),
             Finding::UncleanStop => {
-                "the last run ended without a clean stop; records that it had held in memory for less than the sync \
-                 window and not delivered are lost, and sequence numbers skip ahead"
+                "the last run ended without a clean stop; what it had in memory alone and not delivered is lost (records \
+                 younger than spool.sync, or that a failing disk did not take), and sequence numbers skip ahead"
                     .to_owned()
             }
         }
@@ -154,7 +163,14 @@ pub struct Spool {
     logs: Vec<Log>,
     /// Stream ids by priority, and the place in each priority's turn.
     turns: Vec<StreamId>,
+    /// No gaps are announced before this time, so that they can grow together.
+    quiet_until_ms: u64,
 }
+
+/// Gaps are announced at most this often, in milliseconds: a stream that overflows loses record by record.
+const ANNOUNCE_EVERY_MS: u64 = 1_000;
+/// What an announcement takes in memory at most, in bytes.
+const ANNOUNCEMENT: usize = 1024;
 
 /// What a publisher gets at a time.
 #[derive(Debug, PartialEq, Eq)]
@@ -184,7 +200,7 @@ impl Spool {
                 boot_id: options.boot_id,
                 stream: stream.clone(),
             };
-            let (log, findings) = Log::open(Arc::clone(fs), options.dir.join(&stream.name), rules);
+            let (log, findings) = Log::open(Arc::clone(fs), options.dir.join(&stream.name), rules, now);
             for finding in findings {
                 let text = finding.text();
                 tracing::warn!(stream = %stream.name, finding = finding.kind(), "{text}");
@@ -194,7 +210,7 @@ impl Spool {
         }
         let mut turns: Vec<StreamId> = (0..).map(StreamId).take(logs.len()).collect();
         turns.sort_by_key(|id| options.streams.get(id.index()).map(|stream| stream.priority));
-        let mut spool = Spool { logs, turns };
+        let mut spool = Spool { logs, turns, quiet_until_ms: 0 };
         for event in events {
             spool.tell(&event, now);
         }
@@ -202,17 +218,18 @@ impl Spool {
         spool
     }
 
-    /// Takes records in.
+    /// Takes records in: all of them or none.
     pub fn append(&mut self, stream: StreamId, records: Vec<Record>, now: Timestamp) -> Result<Accepted, Refusal> {
         let accepted = self.log(stream).map_or(Err(Refusal::Stopping), |log| log.append(records, now));
         self.announce(now);
         accepted
     }
 
-    /// Makes what was appended to this stream survive what `durability` says.
+    /// Makes what was appended to this stream survive what `durability` says, and with `sync = "always"` a power cut. After an
+    /// error the records are still kept in memory, and written when the disk takes them: whoever sends them again doubles them.
     pub fn harden(&mut self, stream: StreamId, durability: Durability, now: Timestamp) -> Result<(), Refusal> {
         let Some(log) = self.log(stream) else { return Ok(()) };
-        let done = match durability {
+        let done = match durability.max(log.rules.durability()) {
             Durability::Window => Ok(()),
             Durability::Process => log.write(now),
             Durability::Power => log.commit(now),
@@ -246,7 +263,7 @@ impl Spool {
         let mut found = None;
         for place in 0..self.turns.len() {
             let Some(&stream) = self.turns.get(place) else { break };
-            let records = self.log(stream).map(|log| log.read(limit)).unwrap_or_default();
+            let records = self.log(stream).map(|log| log.read(limit, now)).unwrap_or_default();
             if !records.is_empty() {
                 self.end_turn(place);
                 found = Some((stream, records));
@@ -275,7 +292,9 @@ impl Spool {
 
     /// When `tick` has to be called next, in milliseconds of the monotonic clock.
     pub fn deadline_ms(&self) -> Option<u64> {
-        self.logs.iter().filter_map(Log::deadline_ms).min()
+        let silent = self.logs.iter().all(|log| log.gaps.is_empty()) || !self.can_announce();
+        let announcement = (!silent).then_some(self.quiet_until_ms);
+        self.logs.iter().filter_map(Log::deadline_ms).chain(announcement).min()
     }
 
     /// Whether anything waits to be read.
@@ -298,6 +317,12 @@ impl Spool {
     /// Commits everything. What a failing disk did not take is lost with the process, and logged.
     pub fn close(&mut self, now: Timestamp) {
         for log in &mut self.logs {
+            // An error comes again when the log is closed.
+            let _ = log.flush(now);
+        }
+        self.quiet_until_ms = 0;
+        self.announce(now);
+        for log in &mut self.logs {
             if let Err(error) = log.close(now) {
                 let waiting = log.status(now).waiting;
                 tracing::error!(stream = %log.rules.stream.name, %error, waiting, "the stream can't be closed");
@@ -309,9 +334,21 @@ impl Spool {
         self.logs.get_mut(stream.index())
     }
 
-    /// Puts the gaps that have arisen on the event stream.
+    /// Whether the event stream takes an announcement without losing an older one for it.
+    fn can_announce(&self) -> bool {
+        let events = self.logs.get(StreamId::EVENT.index());
+        events.is_some_and(|log| log.trouble.is_none() || log.has_memory_for(ANNOUNCEMENT))
+    }
+
+    /// Puts the gaps that have arisen on the event stream. While its disk fails and its memory is full they wait and grow.
     fn announce(&mut self, now: Timestamp) {
+        if now.mono_ms < self.quiet_until_ms || !self.can_announce() {
+            return;
+        }
         let gaps: Vec<Gap> = self.logs.iter_mut().flat_map(|log| log.gaps.drain(..)).collect();
+        if !gaps.is_empty() {
+            self.quiet_until_ms = now.mono_ms.saturating_add(ANNOUNCE_EVERY_MS);
+        }
         for gap in gaps {
             let stream = self.logs.get(gap.stream.index()).map(|log| log.rules.stream.name.clone()).unwrap_or_default();
             tracing::warn!(stream, gap.first, gap.last, gap.count, reason = ?gap.reason, "records are lost");
@@ -341,4 +378,28 @@ impl Spool {
 /// `STATE_DIR/spool`.
 pub fn folder(state_dir: &Path) -> PathBuf {
     state_dir.join("spool")
+}
+
+/// The numbers of the records in a segment's bytes, past damage: what `fuzz/fuzz_targets/segment.rs` calls.
+#[doc(hidden)]
+pub fn fuzz_segment(bytes: &[u8]) -> Vec<u64> {
+    use segment::{HEADER_LEN, Header, Step, resync, step};
+    let _ = Header::decode(bytes);
+    let mut rest = bytes.get(HEADER_LEN..).unwrap_or_default();
+    let mut numbers: Vec<u64> = Vec::new();
+    loop {
+        let length = match step(rest) {
+            Step::Entry { record, length } => {
+                numbers.push(record.seq);
+                Some(length)
+            }
+            Step::Incomplete { .. } | Step::Corrupt => {
+                resync(rest, numbers.last().copied().unwrap_or(0)).map(|(length, _)| length)
+            }
+        };
+        match length.and_then(|length| rest.get(length..)) {
+            Some(behind) => rest = behind,
+            None => return numbers,
+        }
+    }
 }

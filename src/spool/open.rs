@@ -4,75 +4,136 @@
 //! that keeps its records in memory and tries the disk again and again.
 
 use super::checkpoint::Checkpoint;
-use super::fs::{FileSystem, read_all};
+use super::fs::{FileSystem, is_passing, read_all};
 use super::ledger::{Fate, Ledger};
-use super::log::{Log, Rules, Segment};
+use super::log::{Created, Log, Rules, Segment};
 use super::reader::{Next, Region, SegmentReader};
 use super::segment::HeaderError;
 use super::{Finding, Reason};
+use crate::record::{ClockQuality, Timestamp};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A checkpoint is smaller than this by far, in bytes; a larger file isn't one.
 const CHECKPOINT_LIMIT: usize = 1024 * 1024;
-/// Numbers that are skipped when the checkpoint is lost and nobody knows which ones were given: the lease of any run.
+/// Numbers that are skipped at least when nobody knows which ones were given: the lease of any run.
 const UNKNOWN_LEASE: u64 = 1 << 21;
+/// Faster than this, in records per millisecond since 1970, no stream has ever been: when nobody knows which numbers were
+/// given, going on from there repeats none. In 2100 that is still below 2^53, which JSON numbers hold.
+const NUMBERS_PER_MS: u64 = 1_000;
+/// No run of ours gives numbers from here on: a file that is named after one is not ours.
+const NUMBERS_END: u64 = 1 << 62;
 
 impl Log {
     /// Opens the stream in `dir`, and tells what was found that should not be.
-    pub(super) fn open(fs: Arc<dyn FileSystem>, dir: PathBuf, rules: Rules) -> (Log, Vec<Finding>) {
-        let mut findings = Vec::new();
-        let mut segments = match fs.create_dir_all(&dir).and_then(|()| fs.list(&dir)) {
-            Ok(files) => segments_of(&files),
+    pub(super) fn open(fs: Arc<dyn FileSystem>, dir: PathBuf, rules: Rules, now: Timestamp) -> (Log, Vec<Finding>) {
+        match Found::look(fs.as_ref(), &dir) {
+            Ok(found) => found.into_log(fs, dir, rules, now),
             Err(error) => {
-                findings.push(Finding::Unusable(format!("{}: {error}", dir.display())));
-                Vec::new()
+                let finding = Finding::Unusable(format!("{}: {error}", dir.display()));
+                (Log::unlisted(fs, dir, rules, &error, now), vec![finding])
             }
-        };
-        let (saved, mut uncertain) = match load_checkpoint(fs.as_ref(), &dir) {
-            Ok(saved) => (saved, false),
-            Err(problem) => {
-                findings.push(Finding::Checkpoint(problem));
-                (Checkpoint::default(), true)
-            }
-        };
-        let last = look_at_last(fs.as_ref(), &dir, &mut segments, &mut findings);
-        uncertain |= last.uncertain;
+        }
+    }
 
-        let end = last.end.max(saved.done.saturating_add(1));
-        let mut ledger = Ledger::from_checkpoint(&Checkpoint { next: end, ..saved.clone() });
-        ledger.settle(last.done, Fate::Delivered);
-        // The numbers from `end` to the lease were given to records that never reached the disk, or to none.
-        ledger.skip_to(saved.next);
-        if saved.next > end {
-            findings.push(Finding::UncleanStop);
-        }
-        if uncertain {
-            let next = ledger.next().saturating_add(UNKNOWN_LEASE);
-            ledger.skip_to(next);
-        }
-        let mut log = Log::new(fs, dir, rules, ledger, saved.next);
-        log.disk_end = end;
-        log.segments = segments.into();
-        log.count_missing();
-        (log, findings)
+    /// A log whose folder can't be looked into: it knows nothing, and leaves alone what may be there.
+    fn unlisted(fs: Arc<dyn FileSystem>, dir: PathBuf, rules: Rules, error: &io::Error, now: Timestamp) -> Log {
+        let mut ledger = Ledger::default();
+        ledger.skip_to(unknown_next(ledger.next(), now));
+        let mut log = Log::new(fs, dir, rules, ledger);
+        log.unlisted = true;
+        log.note_trouble(error, now);
+        log
     }
 
     /// Somebody removed the oldest segments: what waited in them is gone.
-    fn count_missing(&mut self) {
+    fn count_missing(&mut self, now: Timestamp) {
         let Some(oldest) = self.segments.front().map(|segment| segment.first) else { return };
-        let first = self.ledger.done().saturating_add(1);
-        let count = self.ledger.settle(oldest.saturating_sub(1), Fate::Quarantined);
-        self.gap(first, oldest.saturating_sub(1), count, Reason::Missing, (None, None), None);
+        let (first, last) = (self.ledger.done().saturating_add(1), oldest.saturating_sub(1));
+        let count = self.ledger.settle(last, Fate::Quarantined);
+        let detail = Some(format!("not in {} any more", self.dir.display()));
+        self.gap((first, last), count, Reason::Missing, (None, None), detail, now);
     }
+}
+
+/// What is in the folder.
+struct Found {
+    /// `None`: it can't be used.
+    checkpoint: Option<Checkpoint>,
+    segments: Vec<Segment>,
+    last: Last,
+    findings: Vec<Finding>,
+}
+
+impl Found {
+    /// Fails where the disk or the process is in a state that says nothing about what is stored.
+    fn look(fs: &dyn FileSystem, dir: &Path) -> io::Result<Found> {
+        fs.create_dir_all(dir)?;
+        let mut segments = segments_of(&fs.list(dir)?);
+        let mut findings = Vec::new();
+        let checkpoint = match load_checkpoint(fs, dir, !segments.is_empty())? {
+            Ok(checkpoint) => Some(checkpoint),
+            Err(problem) => {
+                findings.push(Finding::Checkpoint(problem));
+                None
+            }
+        };
+        let clean = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.clean);
+        let last = look_at_last(fs, dir, clean, &mut segments, &mut findings)?;
+        if checkpoint.is_none() {
+            // Kept for whoever wants to know; the next one takes its place.
+            set_aside(fs, dir, &dir.join("checkpoint"));
+        }
+        Ok(Found { checkpoint, segments, last, findings })
+    }
+
+    fn into_log(self, fs: Arc<dyn FileSystem>, dir: PathBuf, rules: Rules, now: Timestamp) -> (Log, Vec<Finding>) {
+        let Found { checkpoint, segments, last, mut findings } = self;
+        let is_known = checkpoint.is_some();
+        let saved = checkpoint.unwrap_or_default();
+        let mut end = last.end.max(saved.done.saturating_add(1));
+        if saved.clean {
+            // All of them were on disk. Reading counts what is not there any more.
+            end = end.max(saved.next);
+        }
+        let mut ledger = Ledger::from_checkpoint(&Checkpoint { next: end, ..saved.clone() });
+        ledger.settle(last.done, Fate::Delivered);
+        if let (false, Some(oldest)) = (is_known, segments.first()) {
+            // Segments are removed when they are done with; without a checkpoint that is all that is known.
+            ledger.settle(oldest.first.saturating_sub(1), Fate::Delivered);
+        }
+        if saved.next > end {
+            findings.push(Finding::UncleanStop);
+            // These numbers were given to records that never reached the disk, or to none.
+            ledger.skip_to(saved.next);
+        }
+        if !is_known || last.set_aside.is_some() {
+            let next = ledger.next().max(last.set_aside.unwrap_or(0));
+            ledger.skip_to(unknown_next(next, now));
+        }
+        let mut log = Log::new(fs, dir, rules, ledger);
+        log.disk_end = end;
+        log.segments = segments.into();
+        log.count_missing(now);
+        (log, findings)
+    }
+}
+
+/// A number that was certainly never given, if the clock is right.
+fn unknown_next(next: u64, now: Timestamp) -> u64 {
+    let by_clock = match now.quality {
+        ClockQuality::Trusted => now.wall_ms.saturating_mul(NUMBERS_PER_MS).min(NUMBERS_END),
+        ClockQuality::Unsynced => 0,
+    };
+    by_clock.max(next.saturating_add(UNKNOWN_LEASE))
 }
 
 fn segments_of(files: &[(String, u64)]) -> Vec<Segment> {
     let segment = |(name, bytes): &(String, u64)| {
         let digits = name.strip_suffix(".seg").filter(|digits| digits.len() == 20)?;
-        let first = digits.parse().ok().filter(|&first| first > 0)?;
-        Some(Segment { first, bytes: *bytes, created_ms: None })
+        let first = digits.parse().ok().filter(|first| (1..NUMBERS_END).contains(first))?;
+        Some(Segment { first, bytes: *bytes, created: Created::Unread })
     };
     let mut segments: Vec<Segment> = files.iter().filter_map(segment).collect();
     segments.sort_by_key(|segment| segment.first);
@@ -80,14 +141,15 @@ fn segments_of(files: &[(String, u64)]) -> Vec<Segment> {
 }
 
 /// The checkpoint, an empty one if there never was one, or why it can't be used.
-fn load_checkpoint(fs: &dyn FileSystem, dir: &Path) -> Result<Checkpoint, String> {
+fn load_checkpoint(fs: &dyn FileSystem, dir: &Path, has_segments: bool) -> io::Result<Result<Checkpoint, String>> {
     let path = dir.join("checkpoint");
-    let problem = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    match read_all(fs, &path, CHECKPOINT_LIMIT) {
-        Ok(content) => Checkpoint::decode(&content).map_err(|error| problem(&error)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Checkpoint::default()),
-        Err(error) => Err(problem(&error)),
-    }
+    let problem = |error: &dyn std::fmt::Display| Err(format!("{}: {error}", path.display()));
+    Ok(match read_all(fs, &path, CHECKPOINT_LIMIT) {
+        Ok(content) => Checkpoint::decode(&content).or_else(|error| problem(&error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !has_segments => Ok(Checkpoint::default()),
+        Err(error) if is_passing(&error) => return Err(error),
+        Err(error) => problem(&error),
+    })
 }
 
 /// What the newest usable segment shows.
@@ -97,48 +159,63 @@ struct Last {
     done: u64,
     /// The number after its last whole record; 0 without a segment.
     end: u64,
-    /// There may have been more records than could be seen.
-    uncertain: bool,
+    /// The highest number that a file was named after which is not used: there may have been more records than can be seen.
+    set_aside: Option<u64>,
 }
 
-/// Looks at the newest segment, cuts off its torn tail, and sets aside what is no segment of ours.
-fn look_at_last(fs: &dyn FileSystem, dir: &Path, segments: &mut Vec<Segment>, findings: &mut Vec<Finding>) -> Last {
+/// Looks at the newest segment, cuts off its torn tail, and sets aside what is no segment of ours. One that can't be read is
+/// set aside too; when that befalls two, it is the disk, and all stay where they are.
+///
+/// After a clean stop no tail is torn: then it is damage, left where it is for reading to meet.
+fn look_at_last(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    clean: bool,
+    segments: &mut Vec<Segment>,
+    findings: &mut Vec<Finding>,
+) -> io::Result<Last> {
     let mut last = Last::default();
+    let mut unusable = Vec::new();
+    let mut is_unreadable = false;
     while let Some(segment) = segments.last_mut() {
         let first = segment.first;
         let path = dir.join(format!("{first:020}.seg"));
-        last.end = last.end.max(first);
         match scan(fs, &path, first) {
             Ok(scan) => {
-                last.done = scan.done;
+                last.done = last.done.max(scan.done);
                 last.end = last.end.max(scan.end);
-                segment.created_ms = scan.created_ms;
-                if let Some(torn) = scan.torn {
+                segment.created = Created::from_header(scan.created_ms);
+                if let Some(torn) = scan.torn.filter(|_| !clean) {
                     segment.bytes = torn.offset;
+                    if let Err(error) = fs.truncate(&path, torn.offset) {
+                        tracing::warn!(file = %path.display(), %error, "the torn tail can't be cut off; it is passed over");
+                    }
                     findings.push(Finding::TornTail {
                         file: path.clone(),
                         offset: torn.offset,
                         bytes: torn.bytes.len(),
                     });
-                    if let Err(error) = fs.truncate(&path, torn.offset) {
-                        tracing::warn!(file = %path.display(), %error, "the torn tail can't be cut off; it is passed over");
-                    }
                 }
-                if scan.end > first {
+                if scan.end > first || clean {
                     break;
                 }
                 // No record got into it before the power went.
                 let _ = fs.remove(&path);
             }
+            Err(Unusable::Io(error)) if is_unreadable || is_passing(&error) => return Err(error),
             Err(why) => {
-                last.uncertain = true;
-                let moved = set_aside(fs, dir, &path);
-                findings.push(Finding::SetAside { file: moved.unwrap_or_else(|| path.clone()), why: why.to_string() });
+                is_unreadable |= matches!(why, Unusable::Io(_));
+                last.set_aside = last.set_aside.max(Some(first));
+                unusable.push((path, why));
             }
         }
         segments.pop();
     }
-    last
+    for (path, why) in unusable {
+        let moved = set_aside(fs, dir, &path);
+        findings.push(Finding::SetAside { file: moved.unwrap_or(path), why: why.to_string() });
+    }
+    Ok(last)
 }
 
 /// Why a file that is named like a segment is not used.
@@ -146,6 +223,8 @@ fn look_at_last(fs: &dyn FileSystem, dir: &Path, segments: &mut Vec<Segment>, fi
 enum Unusable {
     #[error(transparent)]
     Header(#[from] HeaderError),
+    #[error("its header names {0} as its first record")]
+    Misnamed(u64),
     #[error("it can't be read: {0}")]
     Io(#[from] io::Error),
 }
@@ -153,17 +232,23 @@ enum Unusable {
 struct Scan {
     done: u64,
     end: u64,
-    created_ms: Option<u64>,
+    created_ms: u64,
     torn: Option<Region>,
 }
 
 fn scan(fs: &dyn FileSystem, path: &Path, first: u64) -> Result<Scan, Unusable> {
-    let mut reader = SegmentReader::new(fs.open(path)?)?;
+    let mut reader = SegmentReader::new(fs.open(path)?, first)?;
+    let mut foreign = None;
     let (done, created_ms) = match reader.header() {
-        Ok(header) => (header.done, Some(header.created_ms)),
+        Ok(header) if header.first != first => return Err(Unusable::Misnamed(header.first)),
+        Ok(header) => (header.done, header.created_ms),
+        Err(newer @ HeaderError::Newer(_)) => return Err(newer.clone().into()),
         // Entries may stand behind a damaged header; behind a torn one there is nothing.
-        Err(HeaderError::Corrupt | HeaderError::Incomplete) => (0, None),
-        Err(other) => return Err(other.clone().into()),
+        Err(HeaderError::Corrupt | HeaderError::Incomplete) => (0, 0),
+        Err(other @ HeaderError::Foreign) => {
+            foreign = Some(other.clone());
+            (0, 0)
+        }
     };
     let mut end = first;
     loop {
@@ -171,13 +256,18 @@ fn scan(fs: &dyn FileSystem, path: &Path, first: u64) -> Result<Scan, Unusable> 
             Next::Entry(record) => end = end.max(record.seq.saturating_add(1)),
             // Reading counts and copies it, when it gets there.
             Next::Damage(_) => {}
-            Next::End(torn) => return Ok(Scan { done, end, created_ms, torn }),
+            Next::End(torn) => {
+                return match foreign {
+                    Some(foreign) if end == first => Err(foreign.into()),
+                    _ => Ok(Scan { done, end, created_ms, torn }),
+                };
+            }
         }
     }
 }
 
 /// Moves a file into `quarantine/`. Returns its new place.
-pub(super) fn set_aside(fs: &dyn FileSystem, dir: &Path, path: &Path) -> Option<PathBuf> {
+fn set_aside(fs: &dyn FileSystem, dir: &Path, path: &Path) -> Option<PathBuf> {
     let quarantine = dir.join("quarantine");
     let target = quarantine.join(path.file_name()?);
     fs.create_dir_all(&quarantine).and_then(|()| fs.rename(path, &target)).ok()?;

@@ -1,20 +1,24 @@
 //! Reading a stream in order: from its segments, then from what is pending.
 //!
 //! Damage is met here, not when the spool opens: the bad bytes are copied aside once, the records that are missing
-//! are counted as quarantined, and reading goes on behind them.
+//! are counted as quarantined, and reading goes on behind them. A file that can't be read just now is tried again for
+//! a while before its records are given up.
 
 use super::Reason;
-use super::fs::replace;
+use super::commit::RETRY_MS;
+use super::fs::{is_passing, replace};
 use super::ledger::Fate;
-use super::log::{Log, cost};
+use super::log::{Created, Log, cost};
 use super::reader::{Next, Region, SegmentReader};
-use crate::record::Sequenced;
+use crate::record::{Sequenced, Timestamp};
 use std::io;
 
 /// Copies of damaged parts, per damaged place, are cut to this many bytes: they are for finding out what happened.
 const QUARANTINE_BYTES: usize = 256 * 1024;
 /// No more than this many copies are kept for each stream.
 const QUARANTINE_FILES: usize = 32;
+/// A segment is read this many times before what a disk refuses to read is given up: half a minute.
+const READ_TRIES: u32 = 6;
 
 /// How far the stream has been read since the last rewind.
 #[derive(Default)]
@@ -28,6 +32,15 @@ struct OpenSegment {
     /// No record before this number can come from the reader any more.
     at: u64,
     reader: SegmentReader,
+}
+
+/// Reading a segment failed; the stream waits.
+pub(super) struct Stall {
+    first: u64,
+    tries: u32,
+    wait_ms: u64,
+    /// `None`: it may be tried at any time.
+    retry_at_ms: Option<u64>,
 }
 
 impl Cursor {
@@ -48,17 +61,19 @@ impl Log {
         self.ledger.skip_holes(self.cursor.next) < self.ledger.next()
     }
 
-    /// The next records, until their cost in memory exceeds `limit` bytes; at least one if there is one.
-    pub fn read(&mut self, limit: usize) -> Vec<Sequenced> {
+    /// The next records, until their cost in memory reaches `limit` bytes; at least one if there is one, unless its file
+    /// can't be read just now.
+    pub fn read(&mut self, limit: usize, now: Timestamp) -> Vec<Sequenced> {
         let mut batch = Vec::new();
         let mut total = 0;
-        while total < limit && self.has_more() {
+        while total < limit.max(1) && self.has_more() {
             let next = self.ledger.skip_holes(self.cursor.next);
             let record = match self.pending(next) {
                 Some(record) => Some(record.clone()),
-                None => self.read_disk(next),
+                None if self.is_stalled(now) => break,
+                None => self.read_disk(next, now),
             };
-            // None: damage was met and counted, so the next number is another one now.
+            // None: what is lost was counted, so the next number is another one now; or the file can't be read just now.
             if let Some(record) = record {
                 total += cost(&record.record);
                 self.cursor.next = record.seq.saturating_add(1);
@@ -68,43 +83,41 @@ impl Log {
         batch
     }
 
-    /// The record `next` or the first after it, from a segment. What lies between is counted as lost.
-    fn read_disk(&mut self, next: u64) -> Option<Sequenced> {
+    /// The record `next` or the first after it that waits, from a segment. What lies between is counted as lost.
+    fn read_disk(&mut self, next: u64, now: Timestamp) -> Option<Sequenced> {
         let Some((first, end)) = self.covering(next) else {
-            let following = self.segments.front().map(|segment| segment.first).filter(|&first| first > next);
-            let end = following.or(self.first_pending()).unwrap_or(self.ledger.next()).max(next.saturating_add(1));
-            self.lose(next, end.saturating_sub(1), Reason::Missing, None);
+            let last = self.last_missing(next);
+            self.lose(next, last, Reason::Missing, None, now);
             return None;
         };
         let mut region = None;
         let found = self.find(first, next, end, &mut region);
-        self.cursor.next = next;
-        match found {
-            Ok(Some(record)) => {
-                if record.seq > next {
-                    let detail = region.and_then(|region| self.keep_copy(first, &region));
-                    self.lose(next, record.seq.saturating_sub(1), Reason::Damaged, detail);
-                }
-                Some(record)
-            }
-            Ok(None) => {
-                let detail = region.and_then(|region| self.keep_copy(first, &region));
-                self.lose(next, end.saturating_sub(1), Reason::Damaged, detail);
-                None
-            }
+        let found = match found {
+            Ok(found) => found,
             Err(error) => {
                 self.cursor.close();
-                self.lose(next, end.saturating_sub(1), Reason::Unreadable, Some(error.to_string()));
-                None
+                self.cannot_read(&error, (first, next, end), now);
+                return None;
             }
+        };
+        self.stall = None;
+        let last = found.as_ref().map_or(end, |record| record.seq).saturating_sub(1);
+        if last >= next {
+            let reason = if region.is_some() { Reason::Damaged } else { Reason::Missing };
+            let detail = region.and_then(|region| self.keep_copy(first, &region));
+            let detail = detail.or_else(|| Some(self.path_of(first).display().to_string()));
+            self.lose(next, last, reason, detail, now);
         }
+        // Behind damage there may be a record that is done with already.
+        found.filter(|record| self.ledger.skip_holes(record.seq) == record.seq)
     }
 
     /// The segment that holds this number: its first number, and the one after its last.
     fn covering(&self, seq: u64) -> Option<(u64, u64)> {
         let active = self.active.as_ref().map(|active| active.segment.first).filter(|&first| first <= seq);
         let (first, end) = match active {
-            Some(first) => (first, self.disk_end),
+            // What is pending is in memory still.
+            Some(first) => (first, self.first_pending().map_or(self.disk_end, |pending| pending.min(self.disk_end))),
             None => {
                 let index = self.segments.partition_point(|segment| segment.first <= seq).checked_sub(1)?;
                 (self.segments.get(index)?.first, self.end_of(index))
@@ -113,11 +126,19 @@ impl Log {
         (seq < end).then_some((first, end))
     }
 
+    /// The last number of those from `next` on that no segment has.
+    fn last_missing(&self, next: u64) -> u64 {
+        let sealed = self.segments.iter().map(|segment| segment.first);
+        let active = self.active.as_ref().map(|active| active.segment.first);
+        let following = sealed.chain(active).chain(self.first_pending()).filter(|&first| first > next).min();
+        following.unwrap_or(self.ledger.next()).saturating_sub(1).max(next)
+    }
+
     fn open_segment(&mut self, first: u64) -> io::Result<OpenSegment> {
-        let reader = SegmentReader::new(self.fs.open(&self.path_of(first))?)?;
-        let created_ms = reader.header().as_ref().ok().map(|header| header.created_ms);
+        let reader = SegmentReader::new(self.fs.open(&self.path_of(first))?, first)?;
+        let created_ms = reader.header().as_ref().map_or(0, |header| header.created_ms);
         if let Some(segment) = self.segments.iter_mut().find(|segment| segment.first == first) {
-            segment.created_ms = created_ms;
+            segment.created = Created::from_header(created_ms);
         }
         Ok(OpenSegment { first, at: 0, reader })
     }
@@ -130,7 +151,7 @@ impl Log {
         };
         let record = loop {
             match open.reader.next()? {
-                Next::Entry(record) if record.seq < next => {}
+                Next::Entry(record) if record.seq < next => *region = None,
                 Next::Entry(record) if record.seq < end => break Some(record),
                 Next::Entry(_) => break None,
                 Next::Damage(damage) => *region = Some(damage),
@@ -147,25 +168,63 @@ impl Log {
         Ok(record)
     }
 
-    fn lose(&mut self, first: u64, last: u64, reason: Reason, detail: Option<String>) {
+    /// A segment, and in it the records from `next` to before `end`, could not be read.
+    fn cannot_read(&mut self, error: &io::Error, (first, next, end): (u64, u64, u64), now: Timestamp) {
+        let path = self.path_of(first).display().to_string();
+        let before = self.stall.take().filter(|stall| stall.first == first);
+        let tries = before.as_ref().map_or(0, |stall| stall.tries) + 1;
+        if error.kind() == io::ErrorKind::NotFound {
+            if self.active.as_ref().is_some_and(|active| active.segment.first == first) {
+                // Somebody removed the file: what is appended to it is nowhere.
+                self.abandon_active();
+            }
+            self.lose(next, end.saturating_sub(1), Reason::Missing, Some(path), now);
+        } else if tries >= READ_TRIES && !is_passing(error) {
+            let detail = format!("{path}: {error}");
+            self.lose(next, end.saturating_sub(1), Reason::Unreadable, Some(detail), now);
+        } else {
+            let wait_ms = before.map_or(RETRY_MS.0, |stall| (stall.wait_ms * 2).min(RETRY_MS.1));
+            tracing::warn!(file = path, %error, tries, wait_ms, "a segment can't be read; it will be tried again");
+            let retry_at_ms = Some(now.mono_ms.saturating_add(wait_ms));
+            self.stall = Some(Stall { first, tries, wait_ms, retry_at_ms });
+        }
+    }
+
+    fn is_stalled(&self, now: Timestamp) -> bool {
+        self.stall_due_ms().is_some_and(|due| now.mono_ms < due)
+    }
+
+    pub(super) fn stall_due_ms(&self) -> Option<u64> {
+        self.stall.as_ref()?.retry_at_ms
+    }
+
+    /// The wait is over; whoever reads next tries again.
+    pub(super) fn end_stall(&mut self) {
+        if let Some(stall) = &mut self.stall {
+            stall.retry_at_ms = None;
+        }
+    }
+
+    fn lose(&mut self, first: u64, last: u64, reason: Reason, detail: Option<String>, now: Timestamp) {
         let count = self.ledger.settle_range(first, last, Fate::Quarantined);
         let name = &self.rules.stream.name;
         tracing::error!(stream = %name, first, last, count, ?reason, detail, "stored records are lost; reading goes on behind them");
-        self.gap(first, last, count, reason, (None, None), detail);
+        self.gap((first, last), count, reason, (None, None), detail, now);
     }
 
     /// Copies damaged bytes into `quarantine/` and tells where they are.
     fn keep_copy(&mut self, first: u64, region: &Region) -> Option<String> {
         let folder = self.dir.join("quarantine");
         let path = folder.join(format!("{first:020}-{}.bad", region.offset));
-        self.fs.create_dir_all(&folder).ok()?;
-        let kept = self.fs.list(&folder).ok()?.len();
         let place = format!("{} bytes at {} of {first:020}.seg", region.bytes.len(), region.offset);
+        let kept = self.fs.create_dir_all(&folder).and_then(|()| self.fs.list(&folder)).map_or(0, |files| files.len());
         if kept >= QUARANTINE_FILES {
             return Some(format!("{place}; not copied, {} holds {kept} files already", folder.display()));
         }
         let bytes = region.bytes.get(..QUARANTINE_BYTES).unwrap_or(&region.bytes);
-        replace(self.fs.as_ref(), &path, bytes).ok()?;
-        Some(format!("{place}; copied to {}", path.display()))
+        match replace(self.fs.as_ref(), &path, bytes) {
+            Ok(()) => Some(format!("{place}; copied to {}", path.display())),
+            Err(error) => Some(format!("{place}; not copied: {error}")),
+        }
     }
 }

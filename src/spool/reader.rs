@@ -32,6 +32,8 @@ pub struct Region {
 pub struct SegmentReader {
     file: Box<dyn LogFile>,
     header: Result<Header, HeaderError>,
+    /// The sequence number of the last entry.
+    last: u64,
     /// Bytes read and not yet parsed begin at `parsed`.
     buffer: Vec<u8>,
     parsed: usize,
@@ -41,9 +43,11 @@ pub struct SegmentReader {
 
 impl SegmentReader {
     /// At the first entry. A header that can't be used is kept as an error, for entries may stand behind it.
-    pub fn new(file: Box<dyn LogFile>) -> io::Result<Self> {
-        let mut reader =
-            SegmentReader { file, header: Err(HeaderError::Incomplete), buffer: Vec::new(), parsed: 0, offset: 0 };
+    /// `first` is the number that the segment is named after.
+    pub fn new(file: Box<dyn LogFile>, first: u64) -> io::Result<Self> {
+        let header = Err(HeaderError::Incomplete);
+        let last = first.saturating_sub(1);
+        let mut reader = SegmentReader { file, header, last, buffer: Vec::new(), parsed: 0, offset: 0 };
         reader.fill(HEADER_LEN)?;
         reader.header = Header::decode(&reader.buffer);
         reader.parsed = HEADER_LEN.min(reader.buffer.len());
@@ -65,8 +69,11 @@ impl SegmentReader {
     pub fn next(&mut self) -> io::Result<Next> {
         loop {
             match step(self.rest()) {
+                // Another number is no entry of this segment, though a whole one: old bytes that a file system left behind.
+                Step::Entry { record, .. } if Some(record.seq) != self.last.checked_add(1) => return self.damage(),
                 Step::Entry { record, length } => {
                     self.parsed += length;
+                    self.last = record.seq;
                     return Ok(Next::Entry(record));
                 }
                 Step::Incomplete { needed } => {
@@ -113,8 +120,9 @@ impl SegmentReader {
     fn damage(&mut self) -> io::Result<Next> {
         let offset = self.position();
         while self.rest().len() < MAX_BODY && self.fill(self.rest().len() + CHUNK)? {}
-        match resync(self.rest()) {
-            Some(length) => {
+        match resync(self.rest(), self.last) {
+            Some((length, seq)) => {
+                self.last = seq.saturating_sub(1);
                 let bytes = self.rest().get(..length).unwrap_or_default().to_vec();
                 self.parsed += length;
                 Ok(Next::Damage(Region { offset, bytes }))
@@ -151,7 +159,7 @@ mod tests {
     fn read(dir: &Path, bytes: &[u8]) -> Vec<Next> {
         let path = dir.join("a.seg");
         std::fs::write(&path, bytes).unwrap();
-        let mut reader = SegmentReader::new(Disk.open(&path).unwrap()).unwrap();
+        let mut reader = SegmentReader::new(Disk.open(&path).unwrap(), 1).unwrap();
         let mut all = Vec::new();
         loop {
             all.push(reader.next().unwrap());

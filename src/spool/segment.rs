@@ -16,6 +16,8 @@ pub const VERSION: u16 = 1;
 pub const HEADER_LEN: usize = 56;
 /// Length and CRC in front of an entry's body, in bytes.
 pub const ENTRY_HEAD: usize = 8;
+/// The shortest entry in bytes: its head, and a body of one byte for each of its seven fields.
+const MIN_ENTRY: usize = ENTRY_HEAD + 7;
 /// The longest body of an entry in bytes: the largest `mqtt.max_payload` (8 MiB) and room for topic and time.
 pub const MAX_BODY: usize = 9 * 1024 * 1024;
 
@@ -26,7 +28,7 @@ pub struct Header {
     pub first: u64,
     /// All records up to this one were done with when the segment was created.
     pub done: u64,
-    /// Wall clock of the first record, milliseconds since 1970.
+    /// Wall clock of the first record, milliseconds since 1970; 0 if it was not to be trusted.
     pub created_ms: u64,
     /// The boot in which it was written (the kernel's boot id), or zeros.
     pub boot_id: [u8; 16],
@@ -69,6 +71,10 @@ impl Header {
         let bytes: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(HeaderError::Incomplete)?;
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or(HeaderError::Incomplete)?;
         let (magic, rest) = body.split_first_chunk::<8>().ok_or(HeaderError::Incomplete)?;
+        if *magic == [0; MAGIC.len()] {
+            // The file grew, and the power went before its bytes were there.
+            return Err(HeaderError::Incomplete);
+        }
         if *magic != MAGIC {
             return Err(HeaderError::Foreign);
         }
@@ -176,9 +182,22 @@ pub fn step(bytes: &[u8]) -> Step {
     }
 }
 
-/// The offset of the next whole entry in `bytes`, from 1 on: where reading goes on behind damage.
-pub fn resync(bytes: &[u8]) -> Option<usize> {
-    (1..bytes.len()).find(|&start| matches!(bytes.get(start..).map(step), Some(Step::Entry { .. })))
+/// The place of the next whole entry in `bytes`, from 1 on: its offset and its sequence number. This is where reading goes on
+/// behind damage, when the last good entry was number `after`.
+pub fn resync(bytes: &[u8], after: u64) -> Option<(usize, u64)> {
+    (1..bytes.len()).find_map(|start| {
+        let rest = bytes.get(start..)?;
+        // First the cheap question: the CRCs of all that might be a length would take hours.
+        let seq = number_of(rest)?;
+        let skipped = seq.checked_sub(after.checked_add(1)?)?;
+        let possible = skipped <= u64::try_from(start / MIN_ENTRY).unwrap_or(u64::MAX);
+        (possible && matches!(step(rest), Step::Entry { .. })).then_some((start, seq))
+    })
+}
+
+/// The sequence number of the entry that may stand at the front of `bytes`.
+fn number_of(bytes: &[u8]) -> Option<u64> {
+    postcard::take_from_bytes(bytes.get(ENTRY_HEAD..)?).ok().map(|(seq, _)| seq)
 }
 
 #[cfg(test)]
@@ -257,15 +276,33 @@ mod tests {
         encode_entry(&record(2, b"second"), &mut bytes).unwrap();
         bytes[12] ^= 1;
         assert_eq!(step(&bytes), Step::Corrupt);
-        assert_eq!(resync(&bytes), Some(second));
-        assert_eq!(resync(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(resync(&bytes, 0), Some((second, 2)));
+        assert_eq!(resync(&bytes[..bytes.len() - 1], 0), None);
+    }
+
+    #[test]
+    fn damage_never_lets_a_record_of_another_place_in() {
+        let mut bytes = vec![0xff; 40];
+        encode_entry(&record(9, b"stale"), &mut bytes).unwrap();
+        assert_eq!(resync(&bytes, 8), Some((40, 9)));
+        assert_eq!(resync(&bytes, 6), Some((40, 9)), "40 bytes may have been two entries");
+        assert_eq!(resync(&bytes, 5), None, "but not three");
+        assert_eq!(resync(&bytes, 9), None, "and numbers never go back");
+        assert_eq!(resync(&bytes, u64::MAX), None);
+    }
+
+    /// Zeros with lengths among them: at every place an entry might start, by its length.
+    #[test]
+    fn damage_never_takes_hours_to_pass() {
+        let bytes: Vec<u8> = [0, 0, 8, 0].repeat(1 << 18);
+        assert_eq!(resync(&bytes, 0), None);
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = step(&bytes);
-            let _ = resync(&bytes);
+            let _ = resync(&bytes, 0);
             let _ = Header::decode(&bytes);
         }
     }

@@ -66,10 +66,19 @@ pub enum StartError {
 
 /// Opens the spool on the real disk and starts its thread. Batches for the publisher come out of the receiver.
 pub fn start(options: Options, clock: Clock, pulse: Pulse) -> Result<(Handle, mpsc::Receiver<Batch>), StartError> {
+    start_on(Arc::new(Disk), options, clock, pulse)
+}
+
+/// [`start`] on another file system, but for the lock.
+fn start_on(
+    fs: Arc<dyn FileSystem>,
+    options: Options,
+    clock: Clock,
+    pulse: Pulse,
+) -> Result<(Handle, mpsc::Receiver<Batch>), StartError> {
     let lock = lock(&options)?;
     let (requests, inbox) = flume::bounded(REQUESTS);
     let (push, batches) = mpsc::channel(BATCHES);
-    let fs: Arc<dyn FileSystem> = Arc::new(Disk);
     let spool = Spool::open(&fs, &options, clock());
     let server = Server { spool, clock, pulse, inbox, push, lent: 0, epoch: 0, waiting: Vec::new(), _lock: lock };
     std::thread::Builder::new()
@@ -185,6 +194,8 @@ struct Server {
 
 impl Server {
     fn run(mut self) {
+        // What the last run left.
+        self.push();
         loop {
             let received = match self.spool.deadline_ms() {
                 Some(due) => {
@@ -203,8 +214,11 @@ impl Server {
                 if let Some(done) = self.handle(request) {
                     self.harden();
                     self.spool.close((self.clock)());
+                    let inbox = self.inbox.clone();
+                    // Whoever waits for the end may open the spool again: the lock goes first.
+                    drop(self);
                     let _ = done.send(());
-                    return;
+                    return turn_away(&inbox);
                 }
                 handled += 1;
                 next = if handled < REQUESTS { self.inbox.try_recv().ok() } else { None };
@@ -275,3 +289,15 @@ impl Server {
         }
     }
 }
+
+/// Answers those who come too late, until the last handle is gone. What stayed in the queue would keep its sender waiting.
+fn turn_away(inbox: &flume::Receiver<Request>) {
+    for request in inbox {
+        if let Request::Append(Submission { reply: Some(reply), .. }) = request {
+            let _ = reply.send(Err(Refusal::Stopping));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! Writing a stream: pending records into the active segment, and onto the medium.
+//!
+//! An error of the disk is kept as *trouble*: the records stay pending, the disk is left in peace until the next try is
+//! due, and the first step that works ends it.
+
+use super::log::{Active, Created, Log, Segment, made_at};
+use super::segment::{Header, encode_entry};
+use super::upkeep::LEASE;
+use crate::record::Timestamp;
+use std::io;
+
+/// Bytes handed to the file system in one write.
+const WRITE_BYTES: usize = 64 * 1024;
+/// Waits between tries of a disk that fails, in milliseconds: doubling from the first to the second.
+pub(super) const RETRY_MS: (u64, u64) = (1_000, 30_000);
+
+/// What a disk that fails makes us wait for.
+pub(super) struct Trouble {
+    pub text: String,
+    pub retry_at_ms: u64,
+    wait_ms: u64,
+}
+
+impl Log {
+    /// Hands pending records to the file system: from here on they survive a kill of the process.
+    pub fn write(&mut self, now: Timestamp) -> io::Result<()> {
+        self.guarded(now, Self::write_pending)
+    }
+
+    /// Writes pending records and returns when they are on the medium.
+    pub fn commit(&mut self, now: Timestamp) -> io::Result<()> {
+        self.guarded(now, |log| {
+            log.write_pending()?;
+            log.sync_active()
+        })?;
+        self.enforce_quota(now);
+        Ok(())
+    }
+
+    /// Runs a step that touches the disk; keeps its error, and the disk in peace until the next try is due.
+    fn guarded(&mut self, now: Timestamp, step: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        if let Some(text) = self.resting(now) {
+            return Err(io::Error::other(text.to_owned()));
+        }
+        let idle = self.pending.is_empty();
+        let mut done = step(self);
+        if done.is_ok() && self.trouble.is_some() {
+            // The checkpoint fell behind meanwhile. And where nothing was to be written, this is the try.
+            let saved = self.save(LEASE, now);
+            done = if idle { saved } else { done };
+        }
+        match &done {
+            Ok(()) => {
+                if self.trouble.take().is_some() {
+                    tracing::info!(stream = %self.rules.stream.name, "the disk takes records again");
+                }
+            }
+            Err(error) => {
+                self.note_trouble(error, now);
+                self.abandon_active();
+            }
+        }
+        done
+    }
+
+    /// Why the disk is left in peace now, if it is.
+    pub(super) fn resting(&self, now: Timestamp) -> Option<&str> {
+        let trouble = self.trouble.as_ref().filter(|trouble| now.mono_ms < trouble.retry_at_ms);
+        trouble.map(|trouble| trouble.text.as_str())
+    }
+
+    pub(super) fn note_trouble(&mut self, error: &io::Error, now: Timestamp) {
+        if self.trouble.is_none() {
+            tracing::error!(stream = %self.rules.stream.name, dir = %self.dir.display(), %error,
+                "the disk does not take records; they are held in memory");
+        }
+        let wait_ms = self.trouble.as_ref().map_or(RETRY_MS.0, |trouble| (trouble.wait_ms * 2).min(RETRY_MS.1));
+        let text = format!("{}: {error}", self.dir.display());
+        self.trouble = Some(Trouble { text, retry_at_ms: now.mono_ms.saturating_add(wait_ms), wait_ms });
+    }
+
+    /// Seals the active segment after an error. What is pending will be written again, so this segment counts only up to
+    /// what was synced before.
+    pub(super) fn abandon_active(&mut self) {
+        self.written = 0;
+        let Some(active) = self.active.take() else { return };
+        self.cursor.close();
+        self.disk_end = self.first_pending().map_or(self.disk_end, |first| first.min(self.disk_end));
+        let path = self.path_of(active.segment.first);
+        if active.segment.first < self.disk_end {
+            let _ = self.fs.truncate(&path, active.segment.bytes);
+            self.segments.push_back(active.segment);
+        } else {
+            let _ = self.fs.remove(&path);
+        }
+    }
+
+    fn write_pending(&mut self) -> io::Result<()> {
+        while let Some(first) = self.first_unwritten() {
+            let full = |active: &Active| active.segment.bytes >= self.rules.segment_bytes;
+            if self.active.as_ref().is_some_and(|active| active.next != first || full(active)) {
+                self.seal()?;
+            }
+            let mut active = match self.active.take() {
+                Some(active) => active,
+                None => self.create(first)?,
+            };
+            let appended = self.append_batch(&mut active);
+            self.active = Some(active);
+            appended?;
+        }
+        Ok(())
+    }
+
+    fn first_unwritten(&self) -> Option<u64> {
+        self.pending.get(self.written).map(|pending| pending.record.seq)
+    }
+
+    /// Writes as many pending records as fit one write and the segment.
+    fn append_batch(&mut self, active: &mut Active) -> io::Result<()> {
+        self.scratch.clear();
+        let room = usize::try_from(self.rules.segment_bytes.saturating_sub(active.segment.bytes)).unwrap_or(usize::MAX);
+        let mut count = 0;
+        for pending in self.pending.iter().skip(self.written) {
+            encode_entry(&pending.record, &mut self.scratch).map_err(io::Error::other)?;
+            count += 1;
+            if self.scratch.len() >= room.min(WRITE_BYTES) {
+                break;
+            }
+        }
+        active.unsynced = true;
+        active.file.append(&self.scratch)?;
+        active.segment.bytes += u64::try_from(self.scratch.len()).unwrap_or(0);
+        active.next += u64::try_from(count).unwrap_or(0);
+        self.written += count;
+        self.disk_end = active.next;
+        self.scratch.shrink_to(WRITE_BYTES * 2);
+        Ok(())
+    }
+
+    fn create(&mut self, first: u64) -> io::Result<Active> {
+        self.check_unlisted()?;
+        self.fs.create_dir_all(&self.dir)?;
+        let created_ms =
+            self.pending.get(self.written).and_then(|pending| made_at(&pending.record.record)).unwrap_or(0);
+        let header = Header { first, done: self.ledger.done(), created_ms, boot_id: self.rules.boot_id }.encode();
+        let path = self.path_of(first);
+        let file = self.fs.create(&path).and_then(|mut file| {
+            file.append(&header)?;
+            self.fs.sync_dir(&self.dir)?;
+            Ok(file)
+        });
+        let file = file.inspect_err(|_| {
+            let _ = self.fs.remove(&path);
+        })?;
+        let bytes = u64::try_from(header.len()).unwrap_or(0);
+        let segment = Segment { first, bytes, created: Created::from_header(created_ms) };
+        Ok(Active { segment, file, next: first, unsynced: true })
+    }
+
+    /// Refuses to write into a folder that may hold records of an earlier run: a new checkpoint would disown them.
+    pub(super) fn check_unlisted(&mut self) -> io::Result<()> {
+        if self.unlisted {
+            let strangers = match self.fs.list(&self.dir) {
+                Ok(files) => !files.is_empty(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(error),
+            };
+            if strangers {
+                let text = "it can be read again and holds records of an earlier run; restart pillion to take them up";
+                return Err(io::Error::other(text));
+            }
+            self.unlisted = false;
+        }
+        Ok(())
+    }
+
+    fn sync_active(&mut self) -> io::Result<()> {
+        if let Some(active) = &mut self.active
+            && active.unsynced
+        {
+            active.file.sync()?;
+            active.unsynced = false;
+            for _ in 0..self.written {
+                self.pop_pending();
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn seal(&mut self) -> io::Result<()> {
+        // Nothing needs an fsync in a segment that is done with.
+        if !self.active_is_done() {
+            self.sync_active()?;
+        }
+        if let Some(active) = self.active.take() {
+            self.segments.push_back(active.segment);
+        }
+        Ok(())
+    }
+
+    /// Whether everything in the active segment is done with.
+    pub(super) fn active_is_done(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.next <= self.ledger.done().saturating_add(1))
+    }
+}

@@ -1,0 +1,334 @@
+//! Disks that are full or failing, and what is written when.
+
+use super::super::log::PENDING_BYTES;
+use super::super::upkeep::LEASE;
+use super::*;
+use rustix::io::Errno;
+
+fn writes(rig: &Rig) -> Vec<(Call, PathBuf)> {
+    rig.fs.journal().into_iter().filter(|(call, _)| call.writes()).collect()
+}
+
+#[test]
+fn a_full_disk_never_costs_a_record_nor_needs_a_restart() {
+    for sync in [Sync::Always, WINDOW] {
+        let mut rig = Rig::new(sync);
+        rig.store_many(6);
+        rig.fs.fail(Call::Append, ".seg", usize::MAX, Errno::NOSPC);
+        let numbers: Vec<u64> = (0..9).map(|_| rig.append_to(T, &["held in memory"]).unwrap().first).collect();
+        assert_eq!(numbers, (7..=15).collect::<Vec<_>>());
+        let refused = rig.spool.harden(T, Durability::Power, rig.now).unwrap_err();
+        assert!(refused.to_string().contains("No space left"), "{refused}");
+        assert!(rig.status(T).disk_error.unwrap().contains("/state/spool/telemetry: No space left"));
+        assert_eq!(rig.numbers(T), (1..=15).collect::<Vec<_>>(), "readers notice nothing");
+
+        // Between the tries the disk is left in peace.
+        rig.fs.journal();
+        assert!(rig.spool.harden(T, Durability::Power, rig.now).is_err());
+        rig.spool.tick(rig.now);
+        assert!(writes(&rig).is_empty());
+        rig.tick_after(20_000);
+        assert!(rig.status(T).disk_error.is_some(), "it was tried again");
+        assert!(!writes(&rig).is_empty());
+
+        rig.fs.heal();
+        rig.settle_down();
+        assert_eq!(rig.status(T).disk_error, None);
+        rig.cut_and_reopen(9);
+        assert_eq!(rig.numbers(T), (1..=15).collect::<Vec<_>>());
+        assert_eq!((rig.status(T).waiting, rig.status(T).quarantined), (15, 0));
+    }
+}
+
+#[test]
+fn an_error_never_stays_in_the_status_when_the_broker_was_faster() {
+    let mut rig = Rig::new(WINDOW);
+    rig.fs.fail(Call::Create, ".seg", 1, Errno::NOSPC);
+    let one = rig.append_to(T, &["soon delivered"]).unwrap().first;
+    rig.tick_after(1000);
+    rig.spool.acknowledge(T, one, rig.now);
+    assert!(rig.status(T).disk_error.is_some());
+    rig.settle_down();
+    assert_eq!(rig.status(T).disk_error, None);
+}
+
+#[test]
+fn memory_never_grows_while_the_disk_fails() {
+    let mut rig = Rig::new(WINDOW);
+    rig.store_many(4);
+    rig.fs.fail(Call::Append, ".seg", usize::MAX, Errno::IO);
+    let record = "x".repeat(1000);
+    for _ in 0..1000 {
+        rig.append_to(T, &[&record]).unwrap();
+        rig.tick_after(10);
+    }
+    assert!(rig.spool.logs[T.index()].pending_bytes <= PENDING_BYTES);
+    let status = rig.status(T);
+    assert_eq!((status.accepted, status.waiting + status.evicted), (1004, 1004));
+    let kept = rig.numbers(T);
+    assert_eq!(kept.len() as u64, status.waiting);
+    assert!(kept.starts_with(&[1, 2, 3, 4]) && kept.ends_with(&[1003, 1004]), "the oldest in memory went");
+
+    // Thousands of losses make no thousands of events.
+    rig.fs.heal();
+    rig.settle_down();
+    let gaps = rig.events("gap");
+    assert_eq!(gaps.iter().map(|gap| gap["count"].as_u64().unwrap()).sum::<u64>(), status.evicted);
+    assert!(gaps.len() <= 11, "{} events in ten seconds", gaps.len());
+    assert!(gaps.windows(2).all(|pair| pair[0]["last"].as_u64().unwrap() + 1 == pair[1]["first"].as_u64().unwrap()));
+    rig.cut_and_reopen(4);
+    assert_eq!((rig.numbers(T), rig.status(T).evicted), (kept, status.evicted));
+}
+
+#[test]
+fn a_stream_that_rejects_never_drops_while_the_disk_fails() {
+    let mut options = options(WINDOW);
+    options.streams[T.index()].when_full = WhenFull::Reject;
+    let mut rig = Rig::with(options);
+    rig.fs.fail(Call::Create, ".seg", usize::MAX, Errno::NOSPC);
+    let record = "x".repeat(1000);
+    let accepted = (0..1000).filter(|_| rig.append_to(T, &[&record]).is_ok()).count() as u64;
+    let status = rig.status(T);
+    assert_eq!((status.waiting, status.refused, status.evicted), (accepted, 1000 - accepted, 0));
+    assert!(accepted > 200 && accepted < 300);
+    rig.fs.heal();
+    rig.settle_down();
+    assert_eq!(rig.append_to(T, &[&record]).unwrap().first, accepted + 1);
+}
+
+/// While its own disk fails and its memory is full, each announcement would push out an older event.
+#[test]
+fn announcements_never_push_out_events_that_nobody_has_read() {
+    let mut rig = Rig::new(WINDOW);
+    for call in [Call::Append, Call::Create] {
+        rig.fs.fail(call, ".seg", usize::MAX, Errno::IO);
+    }
+    let record = format!("\"{}\"", "x".repeat(2000));
+    while rig.status(StreamId::EVENT).evicted == 0 {
+        rig.append_to(StreamId::EVENT, &[&record]).unwrap();
+    }
+    for _ in 0..300 {
+        rig.append_to(T, &[&record]).unwrap();
+        rig.tick_after(1500);
+    }
+    assert_eq!(rig.status(StreamId::EVENT).evicted, 1);
+    assert!(rig.status(T).evicted > 100);
+    rig.fs.heal();
+    rig.settle_down();
+    let counts: Vec<_> = rig.events("gap").iter().map(|gap| gap["count"].as_u64().unwrap()).collect();
+    assert_eq!(counts.iter().sum::<u64>(), 1 + rig.status(T).evicted, "they are made up for later");
+    assert!(counts.len() < 10, "as few as would fit, and one: {counts:?}");
+}
+
+#[test]
+fn a_failed_fsync_is_never_tried_again_on_its_file() {
+    for call in [Call::Sync, Call::Append, Call::SyncDir, Call::Create] {
+        let mut rig = Rig::new(WINDOW);
+        rig.store_many(2);
+        let accepted = rig.append_to(T, &["not on the medium", "this neither"]).unwrap();
+        let ending = if call == Call::SyncDir { "telemetry" } else { ".seg" };
+        rig.fs.fail(call, ending, 1, Errno::IO);
+        if matches!(call, Call::SyncDir | Call::Create) {
+            // These happen with a new segment only.
+            rig.append_to(T, &["x".repeat(400).as_str(), "y"]).unwrap();
+        }
+        assert!(rig.spool.harden(T, Durability::Power, rig.now).is_err(), "{call:?}");
+        assert!(rig.status(T).disk_error.is_some());
+        rig.settle_down();
+        assert_eq!(rig.status(T).disk_error, None);
+        let last = rig.status(T).accepted;
+        assert!(!rig.fs.resynced());
+        assert!(last >= accepted.last);
+        for seed in 0..20 {
+            rig.cut_and_reopen(seed);
+            assert_eq!(rig.numbers(T), (1..=last).collect::<Vec<_>>(), "{call:?} {seed}");
+            assert_eq!(rig.status(T).quarantined, 0);
+        }
+    }
+}
+
+#[test]
+fn records_that_the_broker_takes_in_time_never_touch_the_disk() {
+    let mut rig = Rig::new(WINDOW);
+    rig.fs.journal();
+    for number in 0..20_000 {
+        let accepted = rig.append_to(T, &["in time"]).unwrap();
+        assert_eq!(rig.spool.read(1, rig.now).map(|(_, records)| records[0].seq), Some(accepted.last));
+        rig.tick_after(500);
+        rig.spool.acknowledge(T, accepted.last, rig.now);
+        rig.spool.tick(rig.now);
+        let written = writes(&rig);
+        if number == 0 {
+            let appended = |(call, path): &&(Call, PathBuf)| *call == Call::Append && path.ends_with("checkpoint.tmp");
+            assert_eq!(written.iter().filter(appended).count(), 1, "the lease");
+            assert!(written.len() <= 6, "{written:?}");
+        } else {
+            assert_eq!(written, [], "record {number}");
+        }
+    }
+    assert_eq!(rig.status(T).delivered, 20_000);
+    assert_eq!(rig.spool.deadline_ms(), None);
+}
+
+#[test]
+fn an_idle_spool_never_wakes_up() {
+    for sync in [Sync::Always, WINDOW] {
+        let mut rig = Rig::new(sync);
+        rig.store_many(10);
+        rig.append_to(L, &["a", "b"]).unwrap();
+        rig.settle_down();
+        rig.spool.acknowledge(T, 5, rig.now);
+        rig.spool.discard(T, 8, "too large".into(), rig.now);
+        rig.settle_down();
+        assert_eq!(rig.spool.deadline_ms(), None);
+        rig.fs.journal();
+        rig.tick_after(3_600_000);
+        assert_eq!(writes(&rig), []);
+        assert_eq!(rig.spool.deadline_ms(), None);
+    }
+}
+
+#[test]
+fn a_slow_broker_never_costs_an_fsync_for_what_it_has_taken() {
+    let mut rig = Rig::new(WINDOW);
+    rig.append_to(T, &["slow"]).unwrap();
+    rig.tick_after(1000);
+    rig.append_to(T, &["fast"]).unwrap();
+    rig.spool.acknowledge(T, 2, rig.now);
+    rig.append_to(T, &["slow again"]).unwrap();
+    rig.fs.journal();
+    rig.tick_after(1000);
+    let syncs: Vec<_> = writes(&rig)
+        .into_iter()
+        .filter(|(call, path)| *call == Call::Sync && path.extension().unwrap() == "seg")
+        .collect();
+    assert_eq!(syncs, [(Call::Sync, rig.files("3.seg").pop().unwrap())]);
+    rig.cut_and_reopen(2);
+    assert_eq!(rig.numbers(T), [3]);
+}
+
+#[test]
+fn a_clean_stop_never_skips_a_number() {
+    for sync in [Sync::Always, WINDOW] {
+        let mut rig = Rig::new(sync);
+        let mut next = 1;
+        for round in 0..6 {
+            assert_eq!(rig.append_to(T, &["a", "b", "c"]).unwrap().first, next);
+            next += 3;
+            rig.spool.acknowledge(T, next - round % 3 - 1, rig.now);
+            rig.close_and_reopen();
+            assert!(rig.events("unclean-stop").is_empty());
+            assert_eq!(rig.status(T).accepted, next - 1);
+        }
+        rig.spool.rewind();
+        let waiting = rig.status(T).waiting;
+        assert_eq!(rig.numbers(T).len() as u64, waiting);
+        assert_eq!(rig.status(T).quarantined, 0);
+    }
+}
+
+#[test]
+fn a_kill_never_lets_a_number_be_given_twice() {
+    for sync in [Sync::Always, WINDOW] {
+        let mut rig = Rig::new(sync);
+        let mut last = 0;
+        for round in 0..5u64 {
+            let accepted = rig.append_to(T, &["a", "b"]).unwrap();
+            assert!(accepted.first > last);
+            assert!(round == 0 || accepted.first >= last + LEASE - 3, "numbers skip ahead");
+            last = accepted.last;
+            // It may be with the broker before it is on disk.
+            assert!(rig.numbers(T).ends_with(&[last]));
+            rig.cut_and_reopen(round);
+            assert!(!rig.events("unclean-stop").is_empty());
+        }
+        assert_eq!(rig.status(T).waiting, 0);
+    }
+}
+
+#[test]
+fn a_lease_that_a_full_disk_refused_is_never_forgotten() {
+    let mut rig = Rig::new(WINDOW);
+    rig.fs.fail(Call::Create, "telemetry/checkpoint.tmp", 1, Errno::NOSPC);
+    rig.append_to(T, &["a"]).unwrap();
+    assert!(rig.status(T).disk_error.is_some());
+    rig.tick_after(1000);
+    assert_eq!(rig.status(T).disk_error, None);
+    rig.spool.acknowledge(T, 1, rig.now);
+    let second = rig.append_to(T, &["b"]).unwrap().first;
+    rig.spool.acknowledge(T, second, rig.now);
+    rig.cut_and_reopen(1);
+    assert!(rig.append_to(T, &["c"]).unwrap().first > second);
+}
+
+#[test]
+fn a_lease_never_runs_out() {
+    let mut rig = Rig::new(WINDOW);
+    for _ in 0..3 {
+        let records = vec![rig.record("a"); 700_000];
+        let accepted = rig.spool.append(T, records, rig.now).unwrap();
+        rig.spool.acknowledge(T, accepted.last, rig.now);
+        assert!(rig.spool.logs[T.index()].leased_to > accepted.last);
+    }
+}
+
+#[test]
+fn a_record_too_large_for_an_entry_never_blocks_those_behind_it() {
+    let mut rig = Rig::new(WINDOW);
+    let record = Record { data: vec![b'x'; 10 << 20], ..rig.record("") };
+    assert!(matches!(rig.spool.append(T, vec![record], rig.now), Err(Refusal::NotDurable(_))));
+    assert_eq!(rig.status(T).refused, 1);
+    let record = Record { data: vec![b'x'; 8 << 20], ..rig.record("") };
+    rig.spool.append(T, vec![record], rig.now).unwrap();
+    assert_eq!(rig.store("behind it"), 2);
+}
+
+#[test]
+fn sync_always_never_accepts_what_a_power_cut_can_take() {
+    let mut rig = Rig::new(Sync::Always);
+    rig.append_to(T, &["whatever was asked for"]).unwrap();
+    rig.spool.harden(T, Durability::Window, rig.now).unwrap();
+    rig.cut_and_reopen(1);
+    assert_eq!(rig.numbers(T), [1]);
+}
+
+#[test]
+fn a_kill_never_takes_what_was_written() {
+    let mut rig = Rig::new(WINDOW);
+    rig.append_to(T, &["a", "b"]).unwrap();
+    rig.fs.journal();
+    rig.spool.harden(T, Durability::Process, rig.now).unwrap();
+    assert!(writes(&rig).iter().all(|(call, _)| *call != Call::Sync), "without an fdatasync");
+    rig.reopen();
+    assert_eq!(rig.numbers(T), [1, 2]);
+}
+
+#[test]
+fn a_close_that_fails_never_forgets_what_was_acknowledged() {
+    let mut rig = Rig::new(WINDOW);
+    rig.store_many(8);
+    rig.append_to(T, &["lost with the process"]).unwrap();
+    rig.spool.acknowledge(T, 6, rig.now);
+    rig.fs.fail(Call::Append, ".seg", usize::MAX, Errno::NOSPC);
+    rig.spool.close(rig.now);
+    rig.fs.heal();
+    rig.reopen();
+    assert_eq!(rig.numbers(T), [7, 8]);
+    assert!(rig.append_to(T, &["next"]).unwrap().first > 9);
+}
+
+/// The eviction happens in the last commit of all; its event must be on disk too.
+#[test]
+fn a_loss_while_stopping_never_goes_unannounced() {
+    let mut options = options(WINDOW);
+    options.streams[T.index()].max_bytes = 8192;
+    let mut rig = Rig::with(options);
+    rig.store_many(8);
+    for _ in 0..8 {
+        rig.append_to(T, &["x".repeat(100).as_str()]).unwrap();
+    }
+    rig.close_and_reopen();
+    let evicted = rig.status(T).evicted;
+    assert!(evicted > 0);
+    assert_eq!(rig.events("gap").iter().map(|gap| gap["count"].as_u64().unwrap()).sum::<u64>(), evicted);
+}
