@@ -52,7 +52,7 @@ impl Log {
         match &done {
             Ok(()) => {
                 if self.trouble.take().is_some() {
-                    tracing::info!(stream = %self.rules.stream.name, "the disk takes records again");
+                    tracing::info!(stream = %self.rules.stream.name, "the disk takes records of stream {} again", self.rules.stream.name);
                 }
             }
             Err(error) => {
@@ -71,8 +71,8 @@ impl Log {
 
     pub(super) fn note_trouble(&mut self, error: &io::Error, now: Timestamp) {
         if self.trouble.is_none() {
-            tracing::error!(stream = %self.rules.stream.name, dir = %self.dir.display(), %error,
-                "the disk does not take records; they are held in memory");
+            let (name, dir) = (&self.rules.stream.name, self.dir.display());
+            tracing::error!(stream = %name, %dir, "{dir} takes no records ({error}); stream {name} is held in memory");
         }
         let wait_ms = self.trouble.as_ref().map_or(RETRY_MS.0, |trouble| (trouble.wait_ms * 2).min(RETRY_MS.1));
         let text = format!("{}: {error}", self.dir.display());

@@ -56,6 +56,7 @@ use crate::stats::StreamStatus;
 use fs::FileSystem;
 use log::{Log, Rules};
 use serde_json::json;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -75,6 +76,19 @@ pub enum Reason {
     Missing,
     /// They are larger than the broker takes.
     Oversize,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Full => "the stream was full",
+            Reason::Age => "they were older than max_age",
+            Reason::Damaged => "damaged on disk",
+            Reason::Unreadable => "the disk can't read them",
+            Reason::Missing => "their file is gone",
+            Reason::Oversize => "larger than the broker takes",
+        })
+    }
 }
 
 /// Records that will not be delivered: announced on `P/event`.
@@ -203,7 +217,7 @@ impl Spool {
             let (log, findings) = Log::open(Arc::clone(fs), options.dir.join(&stream.name), rules, now);
             for finding in findings {
                 let text = finding.text();
-                tracing::warn!(stream = %stream.name, finding = finding.kind(), "{text}");
+                tracing::warn!(stream = %stream.name, finding = finding.kind(), "stream {}: {text}", stream.name);
                 events.push(json!({ "type": finding.kind(), "stream": stream.name, "detail": text }));
             }
             logs.push(log);
@@ -325,7 +339,8 @@ impl Spool {
         for log in &mut self.logs {
             if let Err(error) = log.close(now) {
                 let waiting = log.status(now).waiting;
-                tracing::error!(stream = %log.rules.stream.name, %error, waiting, "the stream can't be closed");
+                let name = &log.rules.stream.name;
+                tracing::error!(stream = %name, "stream {name} can't be closed: {error}; {waiting} records wait");
             }
         }
     }
@@ -351,7 +366,11 @@ impl Spool {
         }
         for gap in gaps {
             let stream = self.logs.get(gap.stream.index()).map(|log| log.rules.stream.name.clone()).unwrap_or_default();
-            tracing::warn!(stream, gap.first, gap.last, gap.count, reason = ?gap.reason, "records are lost");
+            tracing::warn!(
+                stream, gap.first, gap.last, gap.count, reason = ?gap.reason,
+                "{} records of stream {stream} are lost, {} to {}: {}{}", gap.count, gap.first, gap.last, gap.reason,
+                gap.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default(),
+            );
             let mut event = json!({
                 "type": "gap", "stream": stream, "first": gap.first, "last": gap.last, "count": gap.count,
                 "reason": gap.reason,

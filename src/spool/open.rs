@@ -188,7 +188,8 @@ fn look_at_last(
                 if let Some(torn) = scan.torn.filter(|_| !clean) {
                     segment.bytes = torn.offset;
                     if let Err(error) = fs.truncate(&path, torn.offset) {
-                        tracing::warn!(file = %path.display(), %error, "the torn tail can't be cut off; it is passed over");
+                        let file = path.display();
+                        tracing::warn!(%file, "the torn tail of {file} can't be cut off ({error}); it is passed over");
                     }
                     findings.push(Finding::TornTail {
                         file: path.clone(),

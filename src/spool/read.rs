@@ -184,7 +184,7 @@ impl Log {
             self.lose(next, end.saturating_sub(1), Reason::Unreadable, Some(detail), now);
         } else {
             let wait_ms = before.map_or(RETRY_MS.0, |stall| (stall.wait_ms * 2).min(RETRY_MS.1));
-            tracing::warn!(file = path, %error, tries, wait_ms, "a segment can't be read; it will be tried again");
+            tracing::warn!(file = path, tries, "{path} can't be read: {error}; next try in {wait_ms} ms");
             let retry_at_ms = Some(now.mono_ms.saturating_add(wait_ms));
             self.stall = Some(Stall { first, tries, wait_ms, retry_at_ms });
         }
@@ -207,8 +207,6 @@ impl Log {
 
     fn lose(&mut self, first: u64, last: u64, reason: Reason, detail: Option<String>, now: Timestamp) {
         let count = self.ledger.settle_range(first, last, Fate::Quarantined);
-        let name = &self.rules.stream.name;
-        tracing::error!(stream = %name, first, last, count, ?reason, detail, "stored records are lost; reading goes on behind them");
         self.gap((first, last), count, reason, (None, None), detail, now);
     }
 

@@ -138,10 +138,10 @@ impl SegmentReader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fs::{Disk, FileSystem as _};
-    use super::super::segment::encode_entry;
     use super::*;
     use crate::record::{ClockQuality, Encoding, Record, Timestamp};
+    use crate::spool::fs::{Disk, FileSystem as _};
+    use crate::spool::segment::encode_entry;
     use std::path::Path;
 
     fn record(seq: u64, size: usize) -> Sequenced {

@@ -103,7 +103,8 @@ fn lock(options: &Options) -> Result<Option<File>, StartError> {
             Err(std::fs::TryLockError::Error(_)) => Ok(None),
         },
         Err(error) => {
-            tracing::error!(dir = %options.dir.display(), %error, "the spool's folder can't be used");
+            let dir = options.dir.display();
+            tracing::error!(%dir, "the spool's folder {dir} can't be used: {error}");
             Ok(None)
         }
     }

@@ -148,7 +148,8 @@ impl Log {
         while self.oldest_is_done() {
             let Some(segment) = self.segments.pop_front() else { break };
             if let Err(error) = self.fs.remove(&self.path_of(segment.first)) {
-                tracing::warn!(stream = %self.rules.stream.name, %error, "a segment that is done with can't be removed");
+                let name = &self.rules.stream.name;
+                tracing::warn!(stream = %name, "a segment of stream {name} that is done with can't be removed: {error}");
             }
         }
         self.cursor.close();
@@ -183,8 +184,9 @@ impl Log {
                 self.unsaved_since_ms = None;
             }
             Err(error) => {
-                tracing::warn!(stream = %self.rules.stream.name, %error,
-                    "the checkpoint can't be written; records may be repeated after a restart");
+                let name = &self.rules.stream.name;
+                tracing::warn!(stream = %name,
+                    "the checkpoint of stream {name} can't be written: {error}; records may be repeated after a restart");
                 self.unsaved_since_ms = Some(now.mono_ms);
             }
         }

@@ -1,8 +1,8 @@
 //! Files that are torn, damaged, foreign, or gone.
 
-use super::super::checkpoint::Checkpoint;
-use super::super::segment::{HEADER_LEN, Header, checksum};
 use super::*;
+use crate::spool::checkpoint::Checkpoint;
+use crate::spool::segment::{HEADER_LEN, Header, checksum};
 use rustix::io::Errno;
 
 /// Twelve stored records in three segments of four.

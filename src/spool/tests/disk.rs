@@ -1,8 +1,8 @@
 //! Disks that are full or failing, and what is written when.
 
-use super::super::log::PENDING_BYTES;
-use super::super::upkeep::LEASE;
 use super::*;
+use crate::spool::log::PENDING_BYTES;
+use crate::spool::upkeep::LEASE;
 use rustix::io::Errno;
 
 fn writes(rig: &Rig) -> Vec<(Call, PathBuf)> {

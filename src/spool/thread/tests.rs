@@ -1,10 +1,10 @@
 //! Tests of the thread on the real disk.
 
-use super::super::fs::LogFile;
 use super::*;
 use crate::config::{Stream, Sync, WhenFull};
 use crate::pulse::Heart;
 use crate::record::{ClockQuality, Encoding, Sequenced, Timestamp};
+use crate::spool::fs::LogFile;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
