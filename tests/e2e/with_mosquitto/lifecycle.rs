@@ -87,3 +87,18 @@ fn watchdog_pings_never_fail_to_come_while_all_goes_well() {
     sidecar.expect_notes("WATCHDOG=1", 4);
     sidecar.expect_note("a status for people", |note| note.starts_with("STATUS="));
 }
+
+#[test]
+fn a_silent_link_never_keeps_it_from_stopping() {
+    let world = World::new();
+    let mut sidecar = Sidecar::start(world.home());
+    world.expect_online();
+    world.relay.silence();
+    sidecar.publish("orders", "into the silence");
+    assert_eq!(sidecar.terminate().code(), Some(0));
+    world.relay.cut();
+    world.relay.open();
+    sidecar.start_again();
+    world.subscriber.expect_text(STREAM, "into the silence");
+    sidecar.expect_drained(STREAM);
+}
