@@ -258,10 +258,7 @@ subscriber has received; some of the messages.
     async fn end(&mut self) -> Result<Outcome, Stop> {
         self.screen.keep_status()?;
         let Look { accepted, delivered, waiting, sent, .. } = self.look().await?;
-        let own = accepted.saturating_sub(sent.into());
-        self.screen.say(&format!(
-            "  its ledger: accepted {accepted} ({own} own reports), delivered {delivered}, waiting {waiting}"
-        ))?;
+        self.screen.say(&format!("  its ledger: accepted {accepted}, delivered {delivered}, waiting {waiting}"))?;
         let status = self.stage.stop_sidecar().await?;
         if let Some(status) = status.filter(|status| !status.success()) {
             return Err(Stop::Failed(format!("the sidecar did not end well: {status}")));

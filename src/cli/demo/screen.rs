@@ -24,7 +24,7 @@ pub(super) struct Look {
     pub(super) device: bool,
     /// Lines that the sensor has written.
     pub(super) sent: u32,
-    /// Records that the sidecar has taken in, its own reports among them.
+    /// Records that the sidecar has taken in.
     pub(super) accepted: u64,
     /// Those of them that the broker has acknowledged.
     pub(super) delivered: u64,
