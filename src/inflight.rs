@@ -2,11 +2,11 @@
 //!
 //! MQTT 3.1.1 section 4.6 lets a broker acknowledge in another order than we sent, and a bad one acknowledges late, twice or
 //! never. A stream is trimmed up to the last record before which nothing is missing, so an acknowledgement out of turn is
-//! kept until the older ones have come. Freed ids are used again in the order in which they were freed: the longest way
-//! to a mix-up with an acknowledgement that comes twice.
+//! kept until the older ones have come. Ids go round through all 65,535, however small the window: an acknowledgement
+//! that comes twice must not find a later record under its id.
 
 use crate::record::StreamId;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 /// Records per stream that may be sent ahead of one whose acknowledgement is missing, in windows: what bounds memory
 /// when a broker acknowledges everything but one record.
@@ -47,9 +47,12 @@ pub enum Acknowledged {
 /// The window of one connection.
 #[derive(Debug)]
 pub struct Window {
-    /// The element at `id - 1` is what packet id `id` stands for, and since when in milliseconds.
-    slots: Vec<Option<(Sent, u64)>>,
-    free: VecDeque<u16>,
+    /// Packet ids that may wait for an acknowledgement at a time.
+    size: usize,
+    /// What each packet id stands for, and since when in milliseconds.
+    slots: HashMap<u16, (Sent, u64)>,
+    /// The id that is used next, if it is free.
+    next_id: u16,
     /// For each stream what has been sent and can't be trimmed yet: number, and whether it is done with.
     order: Vec<VecDeque<(u64, bool)>>,
 }
@@ -57,27 +60,25 @@ pub struct Window {
 impl Window {
     /// A window of `size` packet ids (at least one) for this many streams.
     pub fn new(size: u16, streams: usize) -> Self {
-        let size = size.max(1);
-        let slots = vec![None; usize::from(size)];
-        Window { slots, free: (1..=size).collect(), order: vec![VecDeque::new(); streams] }
+        let size = usize::from(size.max(1));
+        Window { size, slots: HashMap::with_capacity(size), next_id: 1, order: vec![VecDeque::new(); streams] }
     }
 
     /// Forgets everything: the connection is gone, and with it what its packet ids meant.
     pub fn clear(&mut self) {
-        self.slots.fill(None);
-        self.free = (1..).take(self.slots.len()).collect();
+        self.slots.clear();
         self.order.iter_mut().for_each(VecDeque::clear);
     }
 
     /// Whether something may be sent.
     pub fn has_room(&self) -> bool {
         let span = self.order.iter().map(VecDeque::len).sum::<usize>();
-        !self.free.is_empty() && span < self.slots.len() * SPAN
+        self.slots.len() < self.size && span < self.size * SPAN
     }
 
     /// Packet ids that wait for an acknowledgement.
     pub fn in_flight(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len()
     }
 
     /// A packet id for what is about to be sent, if the window has room.
@@ -85,8 +86,8 @@ impl Window {
         if !self.has_room() {
             return None;
         }
-        let id = self.free.pop_front()?;
-        *self.slots.get_mut(usize::from(id).checked_sub(1)?)? = Some((sent, now_ms));
+        let id = self.free_id();
+        self.slots.insert(id, (sent, now_ms));
         if let Sent::Record { stream, seq } = sent
             && let Some(order) = self.order.get_mut(stream.index())
         {
@@ -95,11 +96,20 @@ impl Window {
         Some(id)
     }
 
+    /// The next id that stands for nothing. There is one: the caller has seen that the window has room.
+    fn free_id(&mut self) -> u16 {
+        loop {
+            let id = self.next_id;
+            self.next_id = id.checked_add(1).unwrap_or(1);
+            if !self.slots.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
     /// A PUBACK for this packet id.
     pub fn acknowledge(&mut self, id: u16) -> Acknowledged {
-        let slot = usize::from(id).checked_sub(1).and_then(|index| self.slots.get_mut(index));
-        let Some((sent, _)) = slot.and_then(Option::take) else { return Acknowledged::Unsolicited };
-        self.free.push_back(id);
+        let Some((sent, _)) = self.slots.remove(&id) else { return Acknowledged::Unsolicited };
         match sent {
             Sent::Retained => Acknowledged::Retained,
             Sent::Record { stream, seq } => self.settle(stream, seq),
@@ -124,7 +134,7 @@ impl Window {
 
     /// When the one that waits longest was sent, in milliseconds.
     pub fn oldest_ms(&self) -> Option<u64> {
-        self.slots.iter().flatten().map(|(_, since)| *since).min()
+        self.slots.values().map(|(_, since)| *since).min()
     }
 }
 
@@ -160,6 +170,21 @@ mod tests {
         }
         assert_eq!(window.acknowledge(id), Acknowledged::Trim { stream: STREAM, upto: 1 });
         assert_eq!(window.acknowledge(id), Acknowledged::Unsolicited, "twice");
+    }
+
+    #[test]
+    fn an_acknowledgement_that_comes_twice_never_trims_the_next_record() {
+        let mut window = Window::new(1, 3);
+        let mut ids = Vec::new();
+        for seq in 1..=u64::from(u16::MAX) {
+            let id = window.send(record(seq), 0).unwrap();
+            assert_eq!(window.acknowledge(id), Acknowledged::Trim { stream: STREAM, upto: seq });
+            ids.push(id);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), usize::from(u16::MAX), "no id comes again before all have been used, and 0 never");
+        assert_eq!(window.send(record(70_000), 0), Some(1));
     }
 
     #[test]
