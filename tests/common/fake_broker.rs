@@ -290,8 +290,8 @@ impl Line<'_> {
                 self.wire.write_all(&[ack.clone(), ack])?;
                 return Ok(Next::On);
             }
-            // Ids above the window are never used.
-            Reply::Unknown => self.ack(u16::MAX)?,
+            // MQTT 3.1.1 section 2.3.1: 0 is no packet id.
+            Reply::Unknown => self.ack(0)?,
             Reply::Ack | Reply::AckAndDrop | Reply::Late | Reply::Never => {}
         }
         self.hold(publish, true);
