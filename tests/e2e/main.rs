@@ -8,6 +8,7 @@ mod common;
 
 mod configurations;
 mod frozen_disk;
+mod metrics;
 mod rig;
 mod rude_broker;
 mod start;
