@@ -174,7 +174,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     let (retained, retained_shown) = watch::channel(vec![identity.birth(host::now())]);
     let publisher = Publisher::new(
         config.mqtt,
-        stream_names,
+        config.streams,
         password,
         farewell(),
         publish::Wiring {
