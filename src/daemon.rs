@@ -115,6 +115,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         sync: config.spool.sync,
         segment_bytes: config.spool.segment_bytes,
         boot_id: host::boot_id_bytes(),
+        backfill_rate: config.mqtt.backfill_rate,
     };
     let (spool, batches) = thread::start(options, host::now, heart.pulse("spool"))?;
     let (submissions, submitted) = mpsc::channel::<Submission>(ingest::WAITING);
@@ -173,7 +174,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     let (retained, retained_shown) = watch::channel(vec![identity.birth(host::now())]);
     let publisher = Publisher::new(
         config.mqtt,
-        stream_names,
+        config.streams,
         password,
         farewell(),
         publish::Wiring {

@@ -18,7 +18,7 @@
 //! | 4 | [`daemon`] | opens all, spawns, supervises, drains; the only one that sees the whole configuration |
 //! | 3 | [`ingest`] · [`publish`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
 //! | 2 | [`device`] · [`spool`] · [`mqtt`] · [`host`] · [`api`] | one room per thing in the world: devices, disk, broker, machine, local clients |
-//! | 1 | [`frame`] · [`inflight`] · [`backoff`] | pure state machines: no I/O, no clock of their own |
+//! | 1 | [`frame`] · [`inflight`] · [`backoff`] · [`pace`] | pure state machines: no I/O, no clock of their own |
 //! | 0 | [`record`] · [`stats`] · [`pulse`] · [`config`] | the vocabulary |
 //!
 //! Where to go for a change: a new framing is a file in [`frame`]; a new kind of device a file in [`device`]; what is on
@@ -35,6 +35,7 @@ pub mod config;
 pub mod backoff;
 pub mod frame;
 pub mod inflight;
+pub mod pace;
 // Floor 2
 pub mod api;
 pub mod device;

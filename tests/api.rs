@@ -243,9 +243,25 @@ fn health_is_never_told_by_the_body_alone() {
 }
 
 #[test]
+fn metrics_never_tell_another_story_than_the_status() {
+    let (_dir, sidecar) = sidecar();
+    *sidecar.health.lock().unwrap() = HealthState::Degraded;
+    let reply = sidecar.get("/metrics");
+    assert_eq!(reply.code, 200);
+    assert!(
+        reply.head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
+        "{reply:?}"
+    );
+    assert!(reply.body.contains("\npillion_healthy 0\n") && reply.body.contains("\npillion_uptime_seconds 61\n"));
+    assert!(reply.body.ends_with("\n# EOF"), "{reply:?}");
+    let reply = sidecar.send(b"POST /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert!(reply.starts_with("HTTP/1.1 405") && reply.to_lowercase().contains("allow: get, head"), "{reply}");
+}
+
+#[test]
 fn a_wrong_path_or_method_never_passes_silently() {
     let (_dir, sidecar) = sidecar();
-    for path in ["/", "/v1", "/v1/status/", "/V1/STATUS", "//v1/status", "/v1/../v1/status"] {
+    for path in ["/", "/v1", "/v1/metrics", "/v1/status/", "/V1/STATUS", "//v1/status", "/v1/../v1/status"] {
         assert_eq!(sidecar.get(path).code, 404, "{path}");
     }
     assert!(sidecar.get("/nowhere").error().contains("/v1/publish"));

@@ -1,4 +1,4 @@
-//! What goes back to a client: JSON, always; an error names the reason and what would be right.
+//! What goes back to a client: JSON, but for the metrics; an error names the reason and what would be right.
 
 use crate::record::Refusal;
 use hyper::body::Bytes;
@@ -16,7 +16,7 @@ pub(super) enum Error {
     Bad(String),
     #[error("the body ended before its announced end")]
     CutOff,
-    #[error("no such path; there are GET /v1/health, GET /v1/status and POST /v1/publish")]
+    #[error("no such path; there are GET /v1/health, GET /v1/status, GET /metrics and POST /v1/publish")]
     NotFound,
     #[error("this path takes {0} only")]
     Method(&'static str),
@@ -70,8 +70,17 @@ pub(super) fn json(status: StatusCode, document: &impl Serialize) -> Answer {
     // The documents are plain structs with string keys, which always serialise; an empty body would be the substitute.
     let mut body = serde_json::to_vec(document).unwrap_or_default();
     body.push(b'\n');
+    whole(status, "application/json", body)
+}
+
+/// A text with status 200.
+pub(super) fn text(content_type: &'static str, body: String) -> Answer {
+    whole(StatusCode::OK, content_type, body.into_bytes())
+}
+
+fn whole(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
     let mut answer = Response::new(Bytes::from(body).into());
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }

@@ -7,6 +7,7 @@
 //! ```text
 //! GET  /v1/health    200 healthy, 503 not: {"state":…,"reasons":[…]}
 //! GET  /v1/status    200: the status document (see `stats`)
+//! GET  /metrics      200: the numbers of that document as OpenMetrics text
 //! POST /v1/publish?topic=T[&stream=S][&sync=true]
 //!                    body: one record, or application/x-ndjson: one JSON value per line, empty lines skipped
 //!                    200 {"accepted":n,"first":seq,"last":seq} once all of it would survive a kill of the process
@@ -18,9 +19,10 @@
 //! A request is accepted as a whole or not at all. Only after a 503 that says so is its fate unknown.
 //!
 //! [`socket`] is the file, `server` the connections, `routes` the table above, `publish` the one route that takes
-//! something in, `answer` what goes back.
+//! something in, `metrics` the status as numbers, `answer` what goes back.
 
 mod answer;
+mod metrics;
 mod publish;
 mod routes;
 mod server;

@@ -1,7 +1,7 @@
 //! Which request goes where, and how a flow is asked.
 
-use super::answer::{Answer, Error, json};
-use super::{Api, publish};
+use super::answer::{Answer, Error, json, text};
+use super::{Api, metrics, publish};
 use crate::record::Refusal;
 use crate::stats::{HealthState, Status};
 use hyper::body::Incoming;
@@ -33,8 +33,9 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Answe
     let outcome = match (request.uri().path(), request.method()) {
         ("/v1/health", &Method::GET | &Method::HEAD) => health(&shared.api).await,
         ("/v1/status", &Method::GET | &Method::HEAD) => status(&shared.api).await,
+        ("/metrics", &Method::GET | &Method::HEAD) => all_metrics(&shared.api).await,
         ("/v1/publish", &Method::POST) => publish::publish(shared, request).await,
-        ("/v1/health" | "/v1/status", _) => Err(Error::Method("GET, HEAD")),
+        ("/v1/health" | "/v1/status" | "/metrics", _) => Err(Error::Method("GET, HEAD")),
         ("/v1/publish", _) => Err(Error::Method("POST")),
         _ => Err(Error::NotFound),
     };
@@ -55,6 +56,10 @@ async fn health(api: &Api) -> Result<Answer, Error> {
 
 async fn status(api: &Api) -> Result<Answer, Error> {
     Ok(json(StatusCode::OK, &ask_status(api).await?))
+}
+
+async fn all_metrics(api: &Api) -> Result<Answer, Error> {
+    Ok(text(metrics::CONTENT_TYPE, metrics::render(&ask_status(api).await?)))
 }
 
 async fn ask_status(api: &Api) -> Result<Status, Error> {

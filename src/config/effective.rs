@@ -55,6 +55,7 @@ impl Config {
         out.plain("inflight", mqtt.inflight);
         out.text("ack_timeout", &duration_text(mqtt.ack_timeout));
         out.text("max_payload", &size_text(u64::try_from(mqtt.max_payload).unwrap_or(u64::MAX)));
+        out.plain("backfill_rate", mqtt.backfill_rate);
     }
 }
 

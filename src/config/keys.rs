@@ -30,6 +30,7 @@ pub(super) const MQTT: Schema = Schema {
         "inflight",
         "ack_timeout",
         "max_payload",
+        "backfill_rate",
     ],
 };
 pub(super) const SPOOL: Schema = Schema { name: "spool", title: "in [spool]", keys: &["sync", "segment_bytes"] };
@@ -74,7 +75,6 @@ const LATER: &[Later] = &[
     key("mqtt", "ca_file", "remove it"),
     key("mqtt", "cert_file", "remove it"),
     key("mqtt", "key_file", "remove it"),
-    key("mqtt", "backfill_rate", "remove it"),
     value("serial.framing", "kind", "cobs", "use \"lines\""),
     value("serial.framing", "kind", "slip", "use \"lines\""),
     value("serial.framing", "kind", "length-prefixed", "use \"lines\""),

@@ -84,6 +84,8 @@ pub struct Mqtt {
     pub ack_timeout: Duration,
     /// The largest message in bytes, envelope included, topic and header not (default 256 KiB).
     pub max_payload: usize,
+    /// Records per second of what was accepted before the present connection, 0 to 1,000,000; 0, the default, for no limit.
+    pub backfill_rate: u32,
 }
 
 /// One element of `mqtt.servers`.

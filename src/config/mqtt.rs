@@ -48,6 +48,11 @@ pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, context: &Contex
             .read(report, "ack_timeout", |value| values::duration(value, seconds(1, HOUR.as_secs()), "20s"))
             .unwrap_or(Duration::from_secs(20)),
         max_payload: section.read(report, "max_payload", max_payload).unwrap_or(256 << 10),
+        backfill_rate: section
+            .read(report, "backfill_rate", |value| {
+                values::number(value, 0..=1_000_000, "give records per second, 1 to 1000000, or 0 for no limit")
+            })
+            .unwrap_or(0),
     };
     if section.has("password_file") && !section.has("username") {
         let message = "a password without a user name is not possible in MQTT 3.1.1; give username too".to_owned();

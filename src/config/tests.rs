@@ -371,6 +371,17 @@ fn the_limits_on_streams_and_devices_are_never_off_by_one() {
 }
 
 #[test]
+fn a_rate_of_backfill_is_never_misread() {
+    let rate = |text: &str| parsed(&format!("mqtt.backfill_rate = {text}")).unwrap().config.mqtt.backfill_rate;
+    assert_eq!((parsed("").unwrap().config.mqtt.backfill_rate, rate("0"), rate("1_000_000")), (0, 0, 1_000_000));
+    for wrong in ["-1", "1000001", "1.5", "\"200\"", "99999999999"] {
+        let told = problems(&format!("mqtt.backfill_rate = {wrong}"));
+        assert!(told.starts_with("gateway.toml:1:22: mqtt.backfill_rate: "), "{told}");
+    }
+    assert!(problems("mqtt.backfill_rate = -1").ends_with("give records per second, 1 to 1000000, or 0 for no limit"));
+}
+
+#[test]
 fn a_socket_path_is_never_too_long_for_the_kernel() {
     let folder = |length: usize| format!("runtime_dir = \"/{}\"", "r".repeat(length - 1));
     let socket = parsed(&folder(94)).unwrap().config.runtime_dir.join("pillion.sock");
@@ -453,14 +464,16 @@ fn the_effective_configuration_never_reads_differently() {
 
 /// A valid document of random values.
 fn valid() -> impl Strategy<Value = String> {
-    let mqtt = (1..65_536u32, 1..=65_535u32, 1000..3_600_000u64, 2..8192u64, "[a-z]{1,9}(/[a-zA-Z0-9 ]{1,9}){0,3}")
-        .prop_map(|(inflight, keep_alive, ack, payload, prefix)| {
+    let prefix = "[a-z]{1,9}(/[a-zA-Z0-9 ]{1,9}){0,3}";
+    let mqtt = (1..65_536u32, 1..=65_535u32, 1000..3_600_000u64, 2..8192u64, 0..=1_000_000u32, prefix).prop_map(
+        |(inflight, keep_alive, ack, payload, rate, prefix)| {
             format!(
                 "[mqtt]\nservers = [\"mqtt://h{inflight}:{inflight}\"]\ninflight = {inflight}\nkeep_alive = \
-                 \"{keep_alive}s\"\nack_timeout = \"{ack}ms\"\nmax_payload = \"{payload}KiB\"\ntopic_prefix = \
-                 \"{prefix}/{{host}}\"\nusername = \"\\\"{prefix}\\\\\"\n"
+                 \"{keep_alive}s\"\nack_timeout = \"{ack}ms\"\nmax_payload = \"{payload}KiB\"\nbackfill_rate = \
+                 {rate}\ntopic_prefix = \"{prefix}/{{host}}\"\nusername = \"\\\"{prefix}\\\\\"\n"
             )
-        });
+        },
+    );
     let spool =
         (prop_oneof![Just("always".to_owned()), (10..3_600_000u64).prop_map(|n| format!("{n}ms"))], 64..32_768u64)
             .prop_map(|(sync, segment)| format!("[spool]\nsync = \"{sync}\"\nsegment_bytes = \"{segment}KiB\"\n"));

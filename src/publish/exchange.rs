@@ -8,6 +8,7 @@ use crate::record::{Retained, Sequenced, StreamId};
 use crate::spool::Batch;
 use crate::spool::thread::{CREDIT, Closed, cost};
 use crate::stats::{LinkState, LinkStatus};
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -71,7 +72,8 @@ impl Publisher {
         loop {
             let patience = self.mqtt.ack_timeout;
             timeout(patience, self.fill(connection)).await.map_err(|_| LinkError::Stalled)??;
-            if deadline.is_some() && self.queue.is_empty() && self.window.in_flight() == 0 && !more_to_come {
+            let all_sent = self.queue.values().all(VecDeque::is_empty);
+            if deadline.is_some() && all_sent && self.window.in_flight() == 0 && !more_to_come {
                 self.report().await?;
                 let waiting: u64 = self.wiring.spool.report().await?.iter().map(|stream| stream.waiting).sum();
                 if waiting == 0 {
@@ -107,7 +109,9 @@ impl Publisher {
     fn enqueue(&mut self, batch: Batch) {
         // Records of an earlier epoch will come again, or have come already.
         if batch.epoch == self.epoch {
-            self.queue.extend(batch.records.into_iter().map(|record| (batch.stream, record)));
+            let priority = self.streams.get(batch.stream.index()).map_or(0, |stream| stream.priority);
+            let queue = self.queue.entry(priority).or_default();
+            queue.extend(batch.records.into_iter().map(|record| (batch.stream, record)));
         }
     }
 
@@ -126,7 +130,7 @@ impl Publisher {
             if let Some(message) = self.outbox.pop_front() {
                 let Some(id) = self.window.send(Sent::Retained, now_ms) else { break };
                 connection.publish(message, id).await?;
-            } else if let Some((stream, record)) = self.queue.pop_front() {
+            } else if let Some((stream, record)) = self.next_queued() {
                 self.spent += cost(&record.record);
                 self.send(connection, stream, record, now_ms).await?;
             } else {
@@ -145,6 +149,12 @@ impl Publisher {
         Ok(())
     }
 
+    /// The oldest record of the most urgent streams that have one here: on a slow link an event doesn't wait for the
+    /// credit's worth of a backlog.
+    fn next_queued(&mut self) -> Option<(StreamId, Sequenced)> {
+        self.queue.values_mut().find_map(VecDeque::pop_front)
+    }
+
     async fn send(
         &mut self,
         connection: &mut Connection,
@@ -152,7 +162,7 @@ impl Publisher {
         record: Sequenced,
         now_ms: u64,
     ) -> Result<(), Lost> {
-        let name = self.streams.get(stream.index()).map_or("", String::as_str);
+        let name = self.streams.get(stream.index()).map_or("", |stream| stream.name.as_str());
         let payload = record.payload(name);
         if payload.len() > self.mqtt.max_payload {
             let detail = format!("{} bytes, mqtt.max_payload is {}", payload.len(), self.mqtt.max_payload);

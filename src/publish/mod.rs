@@ -1,8 +1,9 @@
 //! The publish flow: from the spool to the broker, and back comes what may be trimmed.
 //!
-//! The only place that knows both. The spool pushes batches of waiting records; each record gets a packet id in the
-//! in-flight window and goes out with QoS 1; its PUBACK moves the stream's trim line, which is reported to the spool. When a
-//! connection ends, window and queue are forgotten and the spool is rewound: it alone knows what is not acknowledged.
+//! The only place that knows both. The spool pushes batches of waiting records; each record, those of more urgent streams
+//! first, gets a packet id in the in-flight window and goes out with QoS 1; its PUBACK moves the stream's trim line, which
+//! is reported to the spool. When a connection ends, window and queue are forgotten and the spool is rewound: it alone knows
+//! what is not acknowledged.
 //!
 //! States of the link (see [`LinkState`]):
 //!
@@ -19,7 +20,7 @@ mod exchange;
 mod timers;
 
 use crate::backoff::Backoff;
-use crate::config::Mqtt;
+use crate::config::{Mqtt, Stream};
 use crate::inflight::Window;
 use crate::mqtt::{Connection, LinkError, Message, Session};
 use crate::pulse::Pulse;
@@ -27,7 +28,7 @@ use crate::record::{Clock, Retained, Sequenced, StreamId};
 use crate::spool::Batch;
 use crate::spool::thread::{Closed, Handle};
 use crate::stats::{LinkState, LinkStatus};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use timers::Timers;
 use tokio::sync::{mpsc, watch};
@@ -81,7 +82,7 @@ enum Lost {
 /// The publish flow.
 pub struct Publisher {
     mqtt: Mqtt,
-    streams: Vec<String>,
+    streams: Vec<Stream>,
     session: Session,
     stopped: String,
     wiring: Wiring,
@@ -89,7 +90,8 @@ pub struct Publisher {
     /// Index into `mqtt.servers` of the next one to be tried.
     server: usize,
     window: Window,
-    queue: VecDeque<(StreamId, Sequenced)>,
+    /// What waits for room in the window, by the priority of its stream.
+    queue: BTreeMap<u8, VecDeque<(StreamId, Sequenced)>>,
     outbox: VecDeque<Message>,
     /// The retained messages as this connection has seen them.
     said: Vec<Message>,
@@ -103,8 +105,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// `streams` are the names in the order of their ids; `password` is what `mqtt.password_file` holds.
-    pub fn new(mqtt: Mqtt, streams: Vec<String>, password: Option<String>, farewell: Farewell, wiring: Wiring) -> Self {
+    /// `streams` are in the order of their ids; `password` is what `mqtt.password_file` holds.
+    pub fn new(mqtt: Mqtt, streams: Vec<Stream>, password: Option<String>, farewell: Farewell, wiring: Wiring) -> Self {
         let topic = format!("{}/{STATUS_TOPIC}", mqtt.topic_prefix);
         let session = Session {
             client_id: mqtt.client_id.clone(),
@@ -124,7 +126,7 @@ impl Publisher {
             wiring,
             backoff: Backoff::new(BACKOFF.0, BACKOFF.1),
             server: 0,
-            queue: VecDeque::new(),
+            queue: BTreeMap::new(),
             outbox: VecDeque::new(),
             said: Vec::new(),
             epoch: 0,

@@ -34,6 +34,7 @@
 //! Anything else is damage: copied to `quarantine/`, counted, announced on `P/event`, and reading goes on behind it. An
 //! announcement is itself a record, and no more durable than any other.
 
+mod backfill;
 mod checkpoint;
 mod commit;
 pub mod fs;
@@ -53,6 +54,7 @@ mod upkeep;
 use crate::config::{Stream, Sync};
 use crate::record::{Accepted, Durability, Encoding, Record, Refusal, Sequenced, StreamId, Timestamp, rfc3339};
 use crate::stats::StreamStatus;
+use backfill::Backfill;
 use fs::FileSystem;
 use log::{Log, Rules};
 use serde_json::json;
@@ -170,6 +172,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// The kernel's boot id, or zeros.
     pub boot_id: [u8; 16],
+    /// Records per second that are handed out of what was there before the latest rewind; 0: no limit.
+    pub backfill_rate: u32,
 }
 
 /// All streams.
@@ -177,6 +181,7 @@ pub struct Spool {
     logs: Vec<Log>,
     /// Stream ids by priority, and the place in each priority's turn.
     turns: Vec<StreamId>,
+    backfill: Backfill,
     /// No gaps are announced before this time, so that they can grow together.
     quiet_until_ms: u64,
 }
@@ -224,7 +229,8 @@ impl Spool {
         }
         let mut turns: Vec<StreamId> = (0..).map(StreamId).take(logs.len()).collect();
         turns.sort_by_key(|id| options.streams.get(id.index()).map(|stream| stream.priority));
-        let mut spool = Spool { logs, turns, quiet_until_ms: 0 };
+        let backfill = Backfill::new(options.backfill_rate, now.mono_ms);
+        let mut spool = Spool { logs, turns, backfill, quiet_until_ms: 0 };
         for event in events {
             spool.tell(&event, now);
         }
@@ -267,17 +273,19 @@ impl Spool {
         self.announce(now);
     }
 
-    /// All streams are read again from their oldest waiting record on.
+    /// All streams are read again from their oldest waiting record on. What is there by now is their backlog.
     pub fn rewind(&mut self) {
         self.logs.iter_mut().for_each(Log::rewind);
+        self.backfill.rewind(self.logs.iter().map(|log| log.ledger.next()));
     }
 
-    /// The next records to be published: of the most urgent stream that has any, in turn among equals.
+    /// The next records to be published: of the most urgent stream that has any, in turn among equals. A backlog that
+    /// has to keep its pace is passed over, so that it holds up no other stream.
     pub fn read(&mut self, limit: usize, now: Timestamp) -> Option<(StreamId, Vec<Sequenced>)> {
         let mut found = None;
         for place in 0..self.turns.len() {
             let Some(&stream) = self.turns.get(place) else { break };
-            let records = self.log(stream).map(|log| log.read(limit, now)).unwrap_or_default();
+            let records = self.read_from(stream, limit, now);
             if !records.is_empty() {
                 self.end_turn(place);
                 found = Some((stream, records));
@@ -286,6 +294,16 @@ impl Spool {
         }
         self.announce(now);
         found
+    }
+
+    /// The next records of this stream, as many as may go out now.
+    fn read_from(&mut self, stream: StreamId, limit: usize, now: Timestamp) -> Vec<Sequenced> {
+        let Some(log) = self.logs.get_mut(stream.index()) else { return Vec::new() };
+        let Some(next) = log.next_to_read() else { return Vec::new() };
+        let count = self.backfill.allowance(stream, next, now.mono_ms);
+        let records = log.read(limit, count, now);
+        self.backfill.spend(stream, &records);
+        records
     }
 
     /// Puts the stream behind the others of its priority.
@@ -301,6 +319,7 @@ impl Spool {
     /// Does what is due.
     pub fn tick(&mut self, now: Timestamp) {
         self.logs.iter_mut().for_each(|log| log.tick(now));
+        self.backfill.tick(now.mono_ms);
         self.announce(now);
     }
 
@@ -308,7 +327,8 @@ impl Spool {
     pub fn deadline_ms(&self) -> Option<u64> {
         let silent = self.logs.iter().all(|log| log.gaps.is_empty()) || !self.can_announce();
         let announcement = (!silent).then_some(self.quiet_until_ms);
-        self.logs.iter().filter_map(Log::deadline_ms).chain(announcement).min()
+        let backfill = self.backfill.deadline_ms();
+        self.logs.iter().filter_map(Log::deadline_ms).chain(announcement).chain(backfill).min()
     }
 
     /// Whether anything waits to be read.

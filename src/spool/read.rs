@@ -58,16 +58,23 @@ impl Log {
 
     /// Whether there is a record to read.
     pub fn has_more(&self) -> bool {
-        self.ledger.skip_holes(self.cursor.next) < self.ledger.next()
+        self.next_to_read().is_some()
     }
 
-    /// The next records, until their cost in memory reaches `limit` bytes; at least one if there is one, unless its file
-    /// can't be read just now.
-    pub fn read(&mut self, limit: usize, now: Timestamp) -> Vec<Sequenced> {
+    /// The number of the record that is read next, unless it turns out to be lost.
+    pub(super) fn next_to_read(&self) -> Option<u64> {
+        Some(self.ledger.skip_holes(self.cursor.next)).filter(|&next| next < self.ledger.next())
+    }
+
+    /// The next records, up to `count`, until their cost in memory reaches `limit` bytes; at least one if there is one,
+    /// unless its file can't be read just now.
+    pub fn read(&mut self, limit: usize, count: usize, now: Timestamp) -> Vec<Sequenced> {
         let mut batch = Vec::new();
         let mut total = 0;
-        while total < limit.max(1) && self.has_more() {
-            let next = self.ledger.skip_holes(self.cursor.next);
+        while total < limit.max(1)
+            && batch.len() < count
+            && let Some(next) = self.next_to_read()
+        {
             let record = match self.pending(next) {
                 Some(record) => Some(record.clone()),
                 None if self.is_stalled(now) => break,

@@ -13,6 +13,8 @@ pub struct Answer {
     pub code: u16,
     /// The body as JSON; `Null` where it is none.
     pub json: Value,
+    /// The body as text.
+    pub text: String,
 }
 
 /// Sends a request and waits for the whole answer, but no longer than half a minute.
@@ -41,5 +43,6 @@ pub fn request(socket: &Path, method: &str, target: &str, kind: &str, body: &[u8
         return Err(ErrorKind::UnexpectedEof.into());
     }
     let code = code.ok_or(ErrorKind::InvalidData)?;
-    Ok(Answer { code, json: serde_json::from_slice(body).unwrap_or(Value::Null) })
+    let text = String::from_utf8_lossy(body).into_owned();
+    Ok(Answer { code, json: serde_json::from_slice(body).unwrap_or(Value::Null), text })
 }

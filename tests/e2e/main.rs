@@ -6,8 +6,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod backfill;
 mod configurations;
 mod frozen_disk;
+mod metrics;
 mod rig;
 mod rude_broker;
 mod start;

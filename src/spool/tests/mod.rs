@@ -1,5 +1,6 @@
 //! Tests of a whole spool on the simulated file system. Here: the rig that they share.
 
+mod backfill;
 mod damage;
 mod disk;
 mod limits;
@@ -24,7 +25,14 @@ fn stream(name: &str, priority: u8) -> Stream {
 /// Three streams in segments of half a kilobyte.
 fn options(sync: Sync) -> Options {
     let streams = vec![stream("event", 0), stream("telemetry", 1), stream("log", 2)];
-    Options { dir: PathBuf::from("/state/spool"), streams, sync, segment_bytes: 512, boot_id: [7; 16] }
+    Options {
+        dir: PathBuf::from("/state/spool"),
+        streams,
+        sync,
+        segment_bytes: 512,
+        boot_id: [7; 16],
+        backfill_rate: 0,
+    }
 }
 
 const WINDOW: Sync = Sync::After(Duration::from_secs(1));

@@ -363,7 +363,7 @@ impl World {
             (known.lost, known.discarded) = (0, 0);
         }
         self.told.clear();
-        let events = self.rig.spool.logs[StreamId::EVENT.index()].read(usize::MAX, self.rig.now);
+        let events = self.rig.spool.logs[StreamId::EVENT.index()].read(usize::MAX, usize::MAX, self.rig.now);
         events.iter().for_each(|event| self.note_event(event));
         if clean {
             for (stream, lost) in USED.into_iter().zip(lost_at_last) {

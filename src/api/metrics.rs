@@ -1,0 +1,451 @@
+//! The status as OpenMetrics text, for Prometheus and its like: `GET /metrics`.
+//!
+//! Constraints: pure, from the same snapshot as `/v1/status`, and every number of that is here. Names follow the status
+//! document: `streams.NAME.evicted` is `pillion_stream_evicted_total{stream="NAME"}`. What the status says in words
+//! (reasons, errors) is no label, or each new sentence would be a new time series; there is a 0 or 1 for it. No label is
+//! called `instance` or `job`: these belong to whoever scrapes.
+//!
+//! The format, line by line (<https://prometheus.io/docs/specs/om/open_metrics_spec/>):
+//!
+//! ```text
+//! # TYPE pillion_device_bytes counter            a family, its type
+//! # UNIT pillion_device_bytes bytes              its unit, which is also the end of its name
+//! # HELP pillion_device_bytes Bytes received.
+//! pillion_device_bytes_total{device="meter",kind="serial"} 42       one line for each device
+//! # EOF                                          the end; without it the text was cut off
+//! ```
+
+use crate::stats::{DeviceState, DeviceStatus, HealthState, LinkState, LinkStatus, Status, StreamStatus};
+use std::fmt;
+
+/// The content type of the text.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A family: one number of every `T` there is.
+struct Family<T> {
+    kind: Kind,
+    name: &'static str,
+    help: &'static str,
+    value: fn(&T) -> Option<Value>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Only grows, but for a restart.
+    Counter,
+    /// What is so now.
+    Gauge,
+    /// Always 1; the labels are what it says.
+    Info,
+    /// A sample for each state, 1 for the one that it is in.
+    StateSet,
+}
+
+/// The value of a sample.
+enum Value {
+    Count(u64),
+    /// Milliseconds, shown in seconds.
+    Millis(u64),
+    Flag(bool),
+}
+
+/// A label's name and value.
+type Label<'a> = (&'a str, &'a str);
+
+const GENERAL: [Family<Status>; 4] = [
+    gauge("pillion_healthy", "Whether everything that is configured works.", |status| {
+        Some(Value::Flag(status.health.state == HealthState::Healthy))
+    }),
+    gauge("pillion_health_reasons", "Things that are wrong now; /v1/health names them.", |status| {
+        Some(Value::Count(u64::try_from(status.health.reasons.len()).unwrap_or(u64::MAX)))
+    }),
+    gauge("pillion_uptime_seconds", "Time since the sidecar started.", |status| Some(Value::Count(status.uptime_s))),
+    gauge("pillion_resident_memory_bytes", "Resident memory of the sidecar.", |status| {
+        Some(Value::Count(status.host.rss_bytes))
+    }),
+];
+
+const LINK: [Family<LinkStatus>; 8] = [
+    gauge("pillion_link_up", "Whether the broker is connected.", |link| {
+        Some(Value::Flag(matches!(link.state, LinkState::Connected | LinkState::Draining)))
+    }),
+    gauge("pillion_link_since_timestamp_seconds", "When the link came into its state.", |link| {
+        Some(Value::Millis(link.since_ms))
+    }),
+    counter("pillion_link_connects", "Connections that the broker accepted.", |link| Some(Value::Count(link.connects))),
+    gauge("pillion_link_in_flight", "Records sent and not acknowledged yet.", |link| {
+        Some(Value::Count(link.in_flight))
+    }),
+    counter("pillion_link_acknowledged", "Acknowledgements of records.", |link| Some(Value::Count(link.acknowledged))),
+    counter("pillion_link_repeated", "Records sent again after a lost connection.", |link| {
+        Some(Value::Count(link.repeated))
+    }),
+    counter("pillion_link_unsolicited_acks", "Acknowledgements that nothing was waiting for.", |link| {
+        Some(Value::Count(link.unsolicited_acks))
+    }),
+    counter("pillion_link_ack_timeouts", "Connections given up for want of an acknowledgement.", |link| {
+        Some(Value::Count(link.ack_timeouts))
+    }),
+];
+
+const STREAMS: [Family<StreamStatus>; 10] = [
+    counter("pillion_stream_accepted", "Records taken in.", |stream| Some(Value::Count(stream.accepted))),
+    counter("pillion_stream_delivered", "Records that the broker acknowledged.", |stream| {
+        Some(Value::Count(stream.delivered))
+    }),
+    gauge("pillion_stream_waiting", "Records that wait for an acknowledgement.", |stream| {
+        Some(Value::Count(stream.waiting))
+    }),
+    counter("pillion_stream_evicted", "Records lost because the stream was full.", |stream| {
+        Some(Value::Count(stream.evicted))
+    }),
+    counter("pillion_stream_expired", "Records lost because they were older than max_age.", |stream| {
+        Some(Value::Count(stream.expired))
+    }),
+    counter("pillion_stream_quarantined", "Records damaged on disk, or too large for the broker.", |stream| {
+        Some(Value::Count(stream.quarantined))
+    }),
+    counter("pillion_stream_refused", "Records never taken in: the stream was full or they were wrong.", |stream| {
+        Some(Value::Count(stream.refused))
+    }),
+    gauge("pillion_stream_bytes", "Size on flash.", |stream| Some(Value::Count(stream.bytes))),
+    gauge("pillion_stream_oldest_seconds", "Age of the oldest record that waits; none if none waits.", |stream| {
+        stream.oldest_s.map(Value::Count)
+    }),
+    gauge("pillion_stream_disk_error", "Whether records are held in memory because the disk fails.", |stream| {
+        Some(Value::Flag(stream.disk_error.is_some()))
+    }),
+];
+
+const DEVICES: [Family<DeviceStatus>; 9] = [
+    gauge("pillion_device_up", "Whether the device can be talked to.", |device| {
+        Some(Value::Flag(device.state == DeviceState::Online))
+    }),
+    gauge("pillion_device_since_timestamp_seconds", "When the device came into its state.", |device| {
+        Some(Value::Millis(device.since_ms))
+    }),
+    counter("pillion_device_opens", "Times that the device was opened.", |device| Some(Value::Count(device.opens))),
+    counter("pillion_device_bytes", "Bytes received.", |device| Some(Value::Count(device.bytes))),
+    counter("pillion_device_frames", "Whole frames received.", |device| Some(Value::Count(device.frames))),
+    counter("pillion_device_oversize", "Frames longer than framing.max, skipped.", |device| {
+        Some(Value::Count(device.oversize))
+    }),
+    counter("pillion_device_empty", "Empty frames, skipped.", |device| Some(Value::Count(device.empty))),
+    counter("pillion_device_incomplete", "Frames cut off because the device vanished.", |device| {
+        Some(Value::Count(device.incomplete))
+    }),
+    counter("pillion_device_not_text", "Frames that are no text and travel as base64.", |device| {
+        Some(Value::Count(device.not_text))
+    }),
+];
+
+const BUILD: Family<()> = info("pillion_build", "The version that runs.");
+const TARGET: Family<()> = info("pillion_target", "Which sidecar this is, of which application, on which machine.");
+const SERVER: Family<()> = info("pillion_link", "The server that is connected or was tried last.");
+const STATE: Family<LinkState> = Family {
+    kind: Kind::StateSet,
+    name: "pillion_link_state",
+    help: "Where the connection to the broker stands.",
+    value: |_| None,
+};
+
+/// The words are those of `/v1/status`.
+const LINK_STATES: [(LinkState, &str); 4] = [
+    (LinkState::Disconnected, "disconnected"),
+    (LinkState::Connecting, "connecting"),
+    (LinkState::Connected, "connected"),
+    (LinkState::Draining, "draining"),
+];
+
+const fn counter<T>(name: &'static str, help: &'static str, value: fn(&T) -> Option<Value>) -> Family<T> {
+    Family { kind: Kind::Counter, name, help, value }
+}
+
+const fn gauge<T>(name: &'static str, help: &'static str, value: fn(&T) -> Option<Value>) -> Family<T> {
+    Family { kind: Kind::Gauge, name, help, value }
+}
+
+const fn info(name: &'static str, help: &'static str) -> Family<()> {
+    Family { kind: Kind::Info, name, help, value: |()| Some(Value::Count(1)) }
+}
+
+/// The whole status as OpenMetrics text.
+pub(super) fn render(status: &Status) -> String {
+    let mut out = Text(String::with_capacity(8 * 1024));
+    out.family(&BUILD, [(vec![("version", status.version.as_str())], &())]);
+    let mut target = vec![("sidecar", status.instance.as_str())];
+    target.extend(status.app.as_ref().map(|app| ("unit", app.unit.as_str())));
+    target.extend([("host", status.host.name.as_str()), ("boot_id", status.host.boot_id.as_str())]);
+    out.family(&TARGET, [(target, &())]);
+    out.families(&GENERAL, || [(vec![], status)]);
+    let server = status.link.server.as_deref();
+    out.family(&SERVER, server.map(|server| (vec![("server", server)], &())));
+    out.link_state(status.link.state);
+    out.families(&LINK, || [(vec![], &status.link)]);
+    out.families(&STREAMS, || status.streams.iter().map(|(name, stream)| (vec![("stream", name.as_str())], stream)));
+    out.families(&DEVICES, || status.devices.iter().map(|(name, device)| (device_labels(name, device), device)));
+    out.0.push_str("# EOF\n");
+    out.0
+}
+
+fn device_labels<'a>(name: &'a str, device: &'a DeviceStatus) -> Vec<Label<'a>> {
+    vec![("device", name), ("kind", &device.kind)]
+}
+
+/// The text so far.
+struct Text(String);
+
+impl Text {
+    /// Families that have the same rows.
+    fn families<'a, T: 'a, R>(&mut self, families: &[Family<T>], rows: impl Fn() -> R)
+    where
+        R: IntoIterator<Item = (Vec<Label<'a>>, &'a T)>,
+    {
+        families.iter().for_each(|family| self.family(family, rows()));
+    }
+
+    /// A family with a sample for each row that has a value; nothing at all if none has.
+    fn family<'a, T: 'a>(&mut self, family: &Family<T>, rows: impl IntoIterator<Item = (Vec<Label<'a>>, &'a T)>) {
+        let samples = rows.into_iter().filter_map(|(labels, row)| Some((labels, (family.value)(row)?)));
+        for (number, (labels, value)) in samples.enumerate() {
+            if number == 0 {
+                self.head(family);
+            }
+            self.sample(family, &labels, &value);
+        }
+    }
+
+    fn link_state(&mut self, now: LinkState) {
+        self.head(&STATE);
+        for (state, word) in LINK_STATES {
+            self.sample(&STATE, &[(STATE.name, word)], &Value::Flag(state == now));
+        }
+    }
+
+    fn head<T>(&mut self, family: &Family<T>) {
+        let Family { kind, name, help, .. } = family;
+        self.0 += &format!("# TYPE {name} {kind}\n");
+        if let Some(unit) = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(&format!("_{unit}"))) {
+            self.0 += &format!("# UNIT {name} {unit}\n");
+        }
+        self.0 += &format!("# HELP {name} {help}\n");
+    }
+
+    fn sample<T>(&mut self, family: &Family<T>, labels: &[Label<'_>], value: &Value) {
+        self.0.push_str(family.name);
+        self.0.push_str(match family.kind {
+            Kind::Counter => "_total",
+            Kind::Info => "_info",
+            Kind::Gauge | Kind::StateSet => "",
+        });
+        for (number, (name, value)) in labels.iter().enumerate() {
+            self.0.push(if number == 0 { '{' } else { ',' });
+            self.0 += &format!("{name}=\"{}\"", Escaped(value));
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        self.0 += &format!(" {value}\n");
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Info => "info",
+            Kind::StateSet => "stateset",
+        })
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Count(count) => write!(f, "{count}"),
+            Value::Millis(millis) => write!(f, "{}.{:03}", millis / 1000, millis % 1000),
+            Value::Flag(flag) => write!(f, "{}", u8::from(*flag)),
+        }
+    }
+}
+
+/// A label's value between its quotes. The format has escapes for three characters only; it allows other control
+/// characters as they are, but some readers take a NUL for the end, so they are shown as U+FFFD.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        self.0.chars().try_for_each(|c| match c {
+            '\\' => f.write_str("\\\\"),
+            '"' => f.write_str("\\\""),
+            '\n' => f.write_str("\\n"),
+            c if c.is_control() => f.write_char(char::REPLACEMENT_CHARACTER),
+            c => f.write_char(c),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::{AppStatus, Health, HostStatus};
+    use serde_json::{Value as Json, json};
+    use std::collections::BTreeSet;
+
+    fn small() -> Status {
+        let telemetry = StreamStatus {
+            accepted: 10,
+            delivered: 4,
+            waiting: 3,
+            evicted: 2,
+            expired: 1,
+            bytes: 4096,
+            oldest_s: Some(7),
+            ..StreamStatus::default()
+        };
+        Status {
+            version: "0.1.0".into(),
+            instance: "gateway".into(),
+            uptime_s: 61,
+            health: Health { state: HealthState::Degraded, reasons: vec!["the meter is gone".into()] },
+            link: LinkStatus {
+                state: LinkState::Connected,
+                server: Some("mqtt://b:1883".into()),
+                since_ms: 1_795_401_667_023,
+                acknowledged: 4,
+                ..LinkStatus::default()
+            },
+            streams: [("event".to_owned(), StreamStatus::default()), ("telemetry".to_owned(), telemetry)].into(),
+            devices: [("meter".to_owned(), DeviceStatus::closed("serial", 5))].into(),
+            app: None,
+            host: HostStatus { name: "gw".into(), boot_id: "b-1".into(), rss_bytes: 5_000_000 },
+        }
+    }
+
+    #[test]
+    fn the_text_never_changes_its_shape() {
+        let text = render(&small());
+        let families: Vec<&str> = text.split("# TYPE ").skip(1).collect();
+        let of = |name: &str| {
+            let found = families.iter().find(|family| family.split(' ').next() == Some(name));
+            found.map_or_else(|| panic!("no {name} in {text}"), |family| format!("# TYPE {family}"))
+        };
+        assert_eq!(
+            of("pillion_build"),
+            "# TYPE pillion_build info\n# HELP pillion_build The version that runs.\npillion_build_info{version=\"0.1.0\"} 1\n"
+        );
+        assert!(
+            of("pillion_target")
+                .ends_with("\npillion_target_info{sidecar=\"gateway\",host=\"gw\",boot_id=\"b-1\"} 1\n")
+        );
+        assert_eq!(
+            of("pillion_uptime_seconds"),
+            "# TYPE pillion_uptime_seconds gauge\n# UNIT pillion_uptime_seconds seconds\n\
+             # HELP pillion_uptime_seconds Time since the sidecar started.\npillion_uptime_seconds 61\n"
+        );
+        assert!(of("pillion_healthy").ends_with("\npillion_healthy 0\n"));
+        assert!(of("pillion_health_reasons").ends_with("\npillion_health_reasons 1\n"));
+        assert!(of("pillion_link").ends_with("\npillion_link_info{server=\"mqtt://b:1883\"} 1\n"));
+        assert_eq!(
+            of("pillion_link_state"),
+            "# TYPE pillion_link_state stateset\n# HELP pillion_link_state Where the connection to the broker stands.\n\
+             pillion_link_state{pillion_link_state=\"disconnected\"} 0\n\
+             pillion_link_state{pillion_link_state=\"connecting\"} 0\n\
+             pillion_link_state{pillion_link_state=\"connected\"} 1\n\
+             pillion_link_state{pillion_link_state=\"draining\"} 0\n"
+        );
+        assert!(of("pillion_link_up").ends_with("\npillion_link_up 1\n"));
+        assert!(of("pillion_link_since_timestamp_seconds").ends_with(" 1795401667.023\n"));
+        assert_eq!(
+            of("pillion_stream_evicted"),
+            "# TYPE pillion_stream_evicted counter\n\
+             # HELP pillion_stream_evicted Records lost because the stream was full.\n\
+             pillion_stream_evicted_total{stream=\"event\"} 0\npillion_stream_evicted_total{stream=\"telemetry\"} 2\n"
+        );
+        assert!(
+            of("pillion_stream_oldest_seconds")
+                .ends_with("waits.\npillion_stream_oldest_seconds{stream=\"telemetry\"} 7\n")
+        );
+        assert_eq!(
+            of("pillion_device_not_text"),
+            "# TYPE pillion_device_not_text counter\n\
+             # HELP pillion_device_not_text Frames that are no text and travel as base64.\n\
+             pillion_device_not_text_total{device=\"meter\",kind=\"serial\"} 0\n# EOF\n"
+        );
+        assert!(of("pillion_device_bytes").contains("# UNIT pillion_device_bytes bytes\n"));
+        assert_eq!(families.len(), 35, "families");
+    }
+
+    #[test]
+    fn a_hostile_value_never_breaks_out_of_its_label() {
+        let mut status = small();
+        let evil = "a\"} 1\n# EOF\n\\\r\0\u{7f}ü";
+        let escaped = "a\\\"} 1\\n# EOF\\n\\\\\u{fffd}\u{fffd}\u{fffd}ü";
+        status.version = evil.into();
+        status.instance = evil.into();
+        status.link.server = Some(evil.into());
+        status.app = Some(AppStatus { unit: evil.into() });
+        status.streams = [(evil.to_owned(), status.streams["telemetry"].clone())].into();
+        status.devices = [(evil.to_owned(), DeviceStatus::closed(evil, 0))].into();
+        let lines = render(&small()).lines().filter(|line| !line.contains("{stream=\"event\"}")).count();
+        let text = render(&status);
+        assert_eq!(text.lines().count(), lines, "{text}");
+        assert_eq!(text.matches("# EOF\n").count(), 1);
+        assert!(text.ends_with("\n# EOF\n"));
+        assert!(text.contains(&format!("pillion_build_info{{version=\"{escaped}\"}} 1\n")), "{text}");
+        assert!(text.contains(&format!("pillion_device_up{{device=\"{escaped}\",kind=\"{escaped}\"}} 0\n")), "{text}");
+    }
+
+    #[test]
+    fn a_spool_that_does_not_answer_never_breaks_the_text() {
+        let mut status = small();
+        status.streams.clear();
+        status.devices.clear();
+        status.link.server = None;
+        let text = render(&status);
+        assert!(!text.contains("pillion_stream") && !text.contains("pillion_device") && !text.contains("server="));
+        assert!(text.ends_with("\n# EOF\n"));
+    }
+
+    /// A status in which every number is another one.
+    fn distinct() -> (Status, BTreeSet<String>) {
+        let mut status = small();
+        status.streams = [("t".to_owned(), StreamStatus { oldest_s: Some(0), ..StreamStatus::default() })].into();
+        let mut document = serde_json::to_value(&status).unwrap();
+        let mut numbers = BTreeSet::new();
+        number("", &mut document, &mut numbers);
+        (serde_json::from_value(document).unwrap(), numbers)
+    }
+
+    fn number(key: &str, place: &mut Json, numbers: &mut BTreeSet<String>) {
+        match place {
+            Json::Object(fields) => fields.iter_mut().for_each(|(key, field)| number(key, field, numbers)),
+            Json::Number(_) => {
+                let new = 1001 + u64::try_from(numbers.len()).unwrap();
+                let shown = if key.ends_with("_ms") { Value::Millis(new) } else { Value::Count(new) };
+                numbers.insert(shown.to_string());
+                *place = json!(new);
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn no_number_of_the_status_is_ever_left_out() {
+        let (status, numbers) = distinct();
+        assert!(numbers.len() > 25, "{numbers:?}");
+        let text = render(&status);
+        let shown: BTreeSet<&str> = text.lines().filter_map(|line| Some(line.rsplit_once(' ')?.1)).collect();
+        let missing: Vec<&String> = numbers.iter().filter(|number| !shown.contains(number.as_str())).collect();
+        assert!(missing.is_empty(), "{missing:?} of {status:?} in {text}");
+    }
+
+    #[test]
+    fn states_are_never_called_otherwise_than_in_the_status() {
+        for (state, word) in LINK_STATES {
+            assert_eq!(serde_json::to_value(state).unwrap(), word);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! How fast a backlog is handed to the publisher: what a stream took in before the latest rewind, which is before
+//! the present connection, goes out at a steady pace if the configuration gives one (`mqtt.backfill_rate`).
+//!
+//! Constraints: the pace is one for all streams together, and only their backlogs pay for it; a stream whose backlog
+//! has to wait keeps its order and holds up no other stream; when nothing may go out nobody is woken before its time.
+
+use crate::pace::Pace;
+use crate::record::{Sequenced, StreamId};
+use std::num::NonZeroU32;
+
+/// The pace, and where the backlogs end.
+pub(super) struct Backfill {
+    /// `None`: no limit.
+    pace: Option<Pace>,
+    /// For each stream: from this number on its records are live.
+    live_from: Vec<u64>,
+    /// A backlog was held back until then, in milliseconds of the monotonic clock.
+    held_until_ms: Option<u64>,
+}
+
+impl Backfill {
+    /// `rate` records per second, 0 for no limit. Before the first rewind nobody is connected and nothing is held back.
+    pub(super) fn new(rate: u32, now_ms: u64) -> Self {
+        let pace = NonZeroU32::new(rate).map(|rate| Pace::new(rate, now_ms));
+        Backfill { pace, live_from: Vec::new(), held_until_ms: None }
+    }
+
+    /// A new connection: every stream's records below these numbers are its backlog.
+    pub(super) fn rewind(&mut self, live_from: impl Iterator<Item = u64>) {
+        self.live_from = live_from.collect();
+    }
+
+    /// How many records of the stream may be read, the first of them being `next`.
+    pub(super) fn allowance(&mut self, stream: StreamId, next: u64, now_ms: u64) -> usize {
+        let is_backlog = next < self.live_from(stream);
+        let Some(pace) = self.pace.as_mut().filter(|_| is_backlog) else { return usize::MAX };
+        let available = pace.available(now_ms);
+        if available == 0 {
+            self.held_until_ms = Some(pace.due_ms());
+        }
+        usize::try_from(available).unwrap_or(usize::MAX)
+    }
+
+    /// These records were read.
+    pub(super) fn spend(&mut self, stream: StreamId, records: &[Sequenced]) {
+        let live_from = self.live_from(stream);
+        if let Some(pace) = &mut self.pace {
+            let paid = records.iter().filter(|record| record.seq < live_from).count();
+            pace.take(u64::try_from(paid).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// When reading is worth another try.
+    pub(super) fn deadline_ms(&self) -> Option<u64> {
+        self.held_until_ms
+    }
+
+    /// The wait is over; whoever reads next tries again.
+    pub(super) fn tick(&mut self, now_ms: u64) {
+        self.held_until_ms = self.held_until_ms.filter(|&due| now_ms < due);
+    }
+
+    fn live_from(&self, stream: StreamId) -> u64 {
+        self.live_from.get(stream.index()).copied().unwrap_or(0)
+    }
+}
