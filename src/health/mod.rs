@@ -229,7 +229,7 @@ impl HealthFlow {
         let Ok(data) = serde_json::to_vec(status) else { return };
         let record = Record { topic: "health".to_owned(), time: host::now(), encoding: Encoding::Json, data };
         let submission = Submission {
-            stream: StreamId::TELEMETRY,
+            stream: StreamId::LOG,
             records: vec![record],
             durability: Durability::Window,
             reply: None,
