@@ -121,6 +121,21 @@ pub struct Record {
     pub data: Vec<u8>,
 }
 
+impl Record {
+    /// Corrects the time of a record that was made in this boot before the clock was right, if it is right now.
+    /// The time since boot says how long ago that was.
+    pub fn correct_time(&mut self, now: Timestamp) {
+        let time = &mut self.time;
+        if time.quality == ClockQuality::Unsynced
+            && now.quality == ClockQuality::Trusted
+            && let Some(age_ms) = now.mono_ms.checked_sub(time.mono_ms)
+        {
+            time.wall_ms = now.wall_ms.saturating_sub(age_ms);
+            time.quality = ClockQuality::Trusted;
+        }
+    }
+}
+
 /// A record with its place in its stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sequenced {

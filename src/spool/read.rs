@@ -81,13 +81,25 @@ impl Log {
                 None => self.read_disk(next, now),
             };
             // None: what is lost was counted, so the next number is another one now; or the file can't be read just now.
-            if let Some(record) = record {
+            if let Some(mut record) = record {
+                if self.is_of_this_boot(record.seq) {
+                    record.record.correct_time(now);
+                }
                 total += cost(&record.record);
                 self.cursor.next = record.seq.saturating_add(1);
                 batch.push(record);
             }
         }
         batch
+    }
+
+    /// Whether the record that was just read was made since the machine started: its time since boot means something.
+    fn is_of_this_boot(&self, seq: u64) -> bool {
+        if self.pending(seq).is_some() {
+            return true;
+        }
+        let open = self.cursor.open.as_ref().map(|open| open.reader.header());
+        matches!(open, Some(Ok(header)) if header.boot_id == self.rules.boot_id && header.boot_id != [0; 16])
     }
 
     /// The record `next` or the first after it that waits, from a segment. What lies between is counted as lost.

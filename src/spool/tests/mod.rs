@@ -5,6 +5,7 @@ mod damage;
 mod disk;
 mod limits;
 mod model;
+mod time;
 
 use super::segment::{HEADER_LEN, Step, step};
 use super::sim::{Call, SimFs};
