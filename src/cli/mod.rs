@@ -1,8 +1,8 @@
 //! The command line: which commands there are, what they are told, how they end.
 //!
 //! Constraints: exit codes are sysexits (see [`exit`]); results go to standard output, complaints to standard error;
-//! a pipe that its reader has closed ends a command quietly. `run`, `check` and `demo` have a file each, which turns
-//! arguments into a call of what does the work; the others are clients of the local API:
+//! a pipe that its reader has closed ends a command quietly. `run`, `check`, `spool` and `demo` have a file or a folder each,
+//! which turns arguments into a call of what does the work; the others are clients of the local API:
 //!
 //! ```text
 //! find     which socket is meant
@@ -23,6 +23,7 @@ mod publish;
 mod quantity;
 mod run;
 mod screen;
+mod spool;
 mod status;
 
 use clap::{Parser, Subcommand};
@@ -42,6 +43,7 @@ Examples:
   systemctl start pillion@gateway      (that does: pillion run --config …)
   pillion status
   echo '{\"temperature\": 21.5}' | pillion publish --topic room/2
+  pillion spool verify /var/lib/pillion/gateway
 
 Exit codes: 0 well, 1 degraded or refused, 64 wrong usage, 65 wrong data,
 69 not reachable, 70 internal error, 78 wrong configuration.";
@@ -113,6 +115,9 @@ enum Command {
     /// Send each line of standard input as one record
     #[command(after_help = PUBLISH_EXAMPLE)]
     Publish(publish::Arguments),
+    /// Look into a spool that no process has open, and save what is in it
+    #[command(subcommand)]
+    Spool(spool::Command),
     /// Show the whole path with nothing installed: a simulated device, a broker, an outage, the drain
     #[cfg(feature = "demo")]
     #[command(after_help = DEMO_HELP)]
@@ -146,6 +151,7 @@ pub fn main() -> ExitCode {
         Command::Demo => return demo::run(),
         Command::Status(arguments) => ("status", status::run(&arguments)),
         Command::Publish(arguments) => ("publish", publish::run(&arguments)),
+        Command::Spool(command) => ("spool", spool::run(&command)),
     };
     outcome.unwrap_or_else(|Failure { code, message }| {
         let _ = writeln!(std::io::stderr(), "pillion {name}: {message}");

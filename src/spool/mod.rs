@@ -8,19 +8,41 @@
 //!
 //! ```text
 //! STATE_DIR/spool/lock                          held by the process that has the spool open (flock)
-//! STATE_DIR/spool/STREAM/checkpoint             see `checkpoint`
+//! STATE_DIR/spool/STREAM/checkpoint             how far the stream is done with, and its ledger; replaced as a whole
 //! STATE_DIR/spool/STREAM/00000000000000000042.seg   a segment, named after its first sequence number
 //! STATE_DIR/spool/STREAM/quarantine/            copies of damaged parts, and files that are no segments of ours
 //!
-//! segment = header entry*
-//! header  = "pillseg\n"  version u16  0 u16  first u64  done u64  created_ms u64  boot_id [16]  crc u32
-//! entry   = length u32  crc u32  body[length]
-//! body    = postcard of `record::Sequenced`
+//! segment    = header entry*
+//! header     = "pillseg\n"  version u16  0 u16  first u64  done u64  created_ms u64  boot_id [16]  crc u32
+//! entry      = length u32  crc u32  body[length]
+//! body       = seq N  topic B  wall_ms N  mono_ms N  quality N  encoding N  data B
+//!
+//! checkpoint = "pillchk\n"  version u16  crc u32  body
+//! body       = done N  next N  clean [1]
+//!              delivered N  evicted N  expired N  quarantined N  refused N  holes N  (first N  last N)*
 //! ```
 //!
-//! Numbers are little endian. CRCs are CRC-32C; an entry's covers its length and its body. `done`: every record up to
-//! this number was done with when the segment was made. `created_ms`: wall clock of the first record, 0 if it was not to be
-//! trusted. The entries of a segment have consecutive numbers. A process never appends to a segment of an earlier one.
+//! Numbers of fixed length (u16, u32, u64) are little endian; both versions are 1. Nothing is padded: a header takes 56 bytes.
+//! Bodies are in postcard's wire format, which comes to this:
+//!
+//! - `N` is a number of up to 64 bits in LEB128: seven bits in each byte, the lowest first; the top bit says that another byte
+//!   follows. `B` is a length in bytes (`N`) and as many bytes; a topic is UTF-8. `clean` is a byte, 0 or 1.
+//! - `quality` of the wall clock: 0 trusted, 1 not set yet. `encoding` of the data: 0 JSON, 1 text (UTF-8), 2 to be shown as
+//!   base64, 3 to be sent as it is; the data itself is always the bytes as they came.
+//! - `holes` is how many pairs of numbers follow.
+//!
+//! CRCs are CRC-32C (polynomial 0x1EDC6F41, bits reflected, start and final XOR 0xFFFFFFFF; of "123456789" it is 0xE3069283). A
+//! header's covers the 52 bytes before it, an entry's its length and its body, a checkpoint's its body.
+//!
+//! The entries of a segment have consecutive numbers, the first one that of the file's name. A process never appends to a
+//! segment of an earlier one. In the header, `done`: every record up to this number was done with when the segment was made;
+//! `created_ms`: wall clock of the first record in milliseconds since 1970, 0 if it was not to be trusted; `boot_id`: the
+//! kernel's, or zeros. In a record, `wall_ms` is since 1970 and `mono_ms` since boot, both in milliseconds.
+//!
+//! In the checkpoint, every number up to `done` is done with, no record has number `next` yet or a higher one, and no number in
+//! a hole (`first` to `last`) waits for anything; the others from `done` to `next` wait, as far as segments have them. `clean`: the
+//! spool was closed, and all that wait are in segments. Then the ledger: records that the broker acknowledged, were dropped
+//! because the stream was full or for their age, are damaged or too large, and were never taken in.
 //!
 //! # What a power cut or a kill leaves
 //!
@@ -36,13 +58,16 @@
 
 mod backfill;
 mod checkpoint;
+pub mod closed;
 mod commit;
 pub mod fs;
+pub mod inspect;
 mod ledger;
 mod log;
 mod open;
 mod read;
 mod reader;
+pub mod salvage;
 mod segment;
 #[cfg(test)]
 mod sim;

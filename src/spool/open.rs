@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A checkpoint is smaller than this by far, in bytes; a larger file isn't one.
-const CHECKPOINT_LIMIT: usize = 1024 * 1024;
+pub(super) const CHECKPOINT_LIMIT: usize = 1024 * 1024;
 /// Numbers that are skipped at least when nobody knows which ones were given: the lease of any run.
 const UNKNOWN_LEASE: u64 = 1 << 21;
 /// Faster than this, in records per millisecond since 1970, no stream has ever been: when nobody knows which numbers were
@@ -121,7 +121,7 @@ impl Found {
 }
 
 /// A number that was certainly never given, if the clock is right.
-fn unknown_next(next: u64, now: Timestamp) -> u64 {
+pub(super) fn unknown_next(next: u64, now: Timestamp) -> u64 {
     let by_clock = match now.quality {
         ClockQuality::Trusted => now.wall_ms.saturating_mul(NUMBERS_PER_MS).min(NUMBERS_END),
         ClockQuality::Unsynced => 0,
@@ -129,7 +129,7 @@ fn unknown_next(next: u64, now: Timestamp) -> u64 {
     by_clock.max(next.saturating_add(UNKNOWN_LEASE))
 }
 
-fn segments_of(files: &[(String, u64)]) -> Vec<Segment> {
+pub(super) fn segments_of(files: &[(String, u64)]) -> Vec<Segment> {
     let segment = |(name, bytes): &(String, u64)| {
         let digits = name.strip_suffix(".seg").filter(|digits| digits.len() == 20)?;
         let first = digits.parse().ok().filter(|first| (1..NUMBERS_END).contains(first))?;
@@ -141,7 +141,11 @@ fn segments_of(files: &[(String, u64)]) -> Vec<Segment> {
 }
 
 /// The checkpoint, an empty one if there never was one, or why it can't be used.
-fn load_checkpoint(fs: &dyn FileSystem, dir: &Path, has_segments: bool) -> io::Result<Result<Checkpoint, String>> {
+pub(super) fn load_checkpoint(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    has_segments: bool,
+) -> io::Result<Result<Checkpoint, String>> {
     let path = dir.join("checkpoint");
     let problem = |error: &dyn std::fmt::Display| Err(format!("{}: {error}", path.display()));
     Ok(match read_all(fs, &path, CHECKPOINT_LIMIT) {

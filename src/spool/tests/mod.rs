@@ -6,6 +6,7 @@ mod disk;
 mod limits;
 mod model;
 mod time;
+mod tools;
 
 use super::segment::{HEADER_LEN, Step, step};
 use super::sim::{Call, SimFs};
