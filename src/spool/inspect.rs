@@ -135,7 +135,7 @@ pub struct Report {
     pub waiting: u64,
     /// How many waited and can't be read any more.
     pub lost: u64,
-    /// The numbers of the whole records, in ranges; the first [`RANGES`].
+    /// The numbers of the whole records, in ranges; the first hundred.
     pub ranges: Vec<(u64, u64)>,
     /// How many ranges more there are.
     pub more_ranges: u64,
@@ -151,7 +151,7 @@ pub struct Report {
     pub ledger: StreamStatus,
     /// Findings that are damage.
     pub damaged: u64,
-    /// What was found, the first [`FINDINGS`].
+    /// What was found, the first thousand.
     pub findings: Vec<Finding>,
     /// How many findings more there are.
     pub more_findings: u64,
@@ -514,7 +514,8 @@ impl Place {
     }
 }
 
-/// Goes one step. The reader gives up where no entry is in sight for a long way; here a file is read to its end.
+/// Goes one step. The reader gives up where no entry is in sight for 9 MiB; here a file is read to its end. Behind so much
+/// damage whole records may still be passed over, until there are as many bytes as their numbers ask for.
 fn advance(reader: &mut SegmentReader, bytes: u64) -> io::Result<Next> {
     match reader.next()? {
         Next::End(Some(region)) if region.offset.saturating_add(length_of(&region)) < bytes => Ok(Next::Damage(region)),

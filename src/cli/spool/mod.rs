@@ -134,9 +134,9 @@ fn lost(missing: &Missing) -> String {
     let range = if count == 1 { format!("number {first}") } else { format!("numbers {first} to {last}") };
     let missing = counted(count, "record");
     match waited {
-        0 => format!("{missing} missing, {range}, and none of them waited"),
-        _ if waited == count => format!("{missing} that waited missing, {range}"),
-        _ => format!("{missing} missing, {range}, and {} of them waited", number(waited)),
+        0 => format!("missing: {missing}, {range}, of which none waited"),
+        _ if waited == count => format!("missing: {missing} that waited, {range}"),
+        _ => format!("missing: {missing}, {range}, of which {} waited", number(waited)),
     }
 }
 

@@ -228,6 +228,21 @@ fn damage_in_what_is_done_with_never_alarms() {
     assert_eq!((seen.len(), waiting(&seen)), (11, (5..=12).collect()));
 }
 
+/// A segment that could not be cut after an error of the disk: its last records were written again to the next one.
+#[test]
+fn what_was_written_twice_is_never_seen_twice() {
+    let rig = closed();
+    let files = rig.files(".seg");
+    let mut bytes = rig.fs.content(&files[0]);
+    let behind = rig.fs.content(&files[1]);
+    let entry = (bytes.len() - HEADER_LEN) / 4;
+    bytes.extend(&behind[HEADER_LEN..HEADER_LEN + entry]);
+    rig.fs.put(&files[0], &bytes);
+    let (report, seen) = look(&rig, FROM);
+    assert_eq!((report.damaged, waiting(&seen)), (0, (1..=12).collect()));
+    assert_eq!(repair(&rig).1, Saved { records: 12, segments: 3 });
+}
+
 #[test]
 fn a_thousand_damaged_places_never_make_the_report_grow() {
     let mut rig = Rig::new(Sync::Always);
