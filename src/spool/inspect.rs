@@ -7,155 +7,20 @@
 //! What counts as damage: everything but what a kill or a power cut leaves (see the head of [`crate::spool`]), what stands in
 //! segments that are done with and only wait for their removal, and files that have nothing to do with the spool.
 
+mod report;
+
+pub use report::{Finding, Item, Kind, Missing, Report};
+
 use super::checkpoint::Checkpoint;
 use super::fs::FileSystem;
 use super::ledger::{Fate, Ledger};
-use super::log::{Segment, made_at};
+use super::log::Segment;
 use super::open::{load_checkpoint, segments_of, unknown_next};
 use super::reader::{Next, Region, SegmentReader};
 use super::segment::{HEADER_LEN, Header, HeaderError};
 use crate::record::{Sequenced, Timestamp};
-use crate::stats::StreamStatus;
-use serde::Serialize;
 use std::io;
 use std::path::Path;
-
-/// Findings that a report holds; the visitor gets all of them.
-const FINDINGS: usize = 1000;
-/// Ranges of numbers that a report holds.
-const RANGES: usize = 100;
-
-/// What a visitor is shown, in the order of the numbers.
-#[derive(Debug)]
-pub enum Item<'a> {
-    /// The records of another segment follow.
-    Segment {
-        /// The boot in which it was written, or zeros where its header is damaged.
-        boot_id: [u8; 16],
-        /// Every record of the stream up to this number is done with.
-        done: u64,
-    },
-    /// A whole record.
-    Record {
-        /// The record.
-        record: Sequenced,
-        /// Whether it is still to be delivered.
-        waits: bool,
-    },
-    /// Something that should not be, or that is worth a word.
-    Finding(&'a Finding),
-}
-
-/// What kind of thing was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// Bytes of a segment are no entries.
-    Damaged,
-    /// A segment's header is damaged. The records behind it can be read.
-    HeaderDamaged,
-    /// No segment has these numbers, and they wait.
-    Missing,
-    /// The disk, or the process, can't read a file or the folder.
-    Unreadable,
-    /// The checkpoint is damaged, absent, or of a newer format version.
-    CheckpointDamaged,
-    /// A segment of a newer format version.
-    Newer,
-    /// A file that is named like a segment and is none.
-    Foreign,
-    /// A segment whose header names another first record than its file name.
-    Misnamed,
-    /// The newest segment ends in the middle of an entry: a kill or a power cut does that.
-    TornTail,
-    /// A segment is damaged of which every record is done with.
-    DoneWith,
-    /// A file that has nothing to do with the spool.
-    OtherFile,
-}
-
-impl Kind {
-    /// Whether a stream with this is damaged.
-    pub fn is_damage(self) -> bool {
-        !matches!(self, Kind::TornTail | Kind::DoneWith | Kind::OtherFile)
-    }
-}
-
-/// Numbers that are not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Missing {
-    /// The first one.
-    pub first: u64,
-    /// The last one.
-    pub last: u64,
-    /// How many of them still waited: the records that are lost by this.
-    pub waited: u64,
-}
-
-/// Something that was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What it is.
-    pub kind: Kind,
-    /// The file's name within the stream's folder; without one it is about the stream.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
-    /// Where in the file, in bytes.
-    pub offset: u64,
-    /// How many bytes.
-    pub bytes: u64,
-    /// The numbers that are missing because of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub missing: Option<Missing>,
-    /// What else there is to say.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-}
-
-impl Finding {
-    fn new(kind: Kind, file: Option<String>) -> Self {
-        Finding { kind, file, offset: 0, bytes: 0, missing: None, detail: None }
-    }
-
-    fn saying(self, detail: impl ToString) -> Self {
-        Finding { detail: Some(detail.to_string()), ..self }
-    }
-}
-
-/// What there is in a stream's folder.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Report {
-    /// Files that hold records.
-    pub segments: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Whole records.
-    pub records: u64,
-    /// How many of those are still to be delivered.
-    pub waiting: u64,
-    /// How many waited and can't be read any more.
-    pub lost: u64,
-    /// The numbers of the whole records, in ranges; the first hundred.
-    pub ranges: Vec<(u64, u64)>,
-    /// How many ranges more there are.
-    pub more_ranges: u64,
-    /// The earliest trusted wall clock of the records, milliseconds since 1970.
-    pub from_ms: Option<u64>,
-    /// The latest one.
-    pub to_ms: Option<u64>,
-    /// Every record up to this number is done with.
-    pub done: u64,
-    /// The checkpoint, if there is one that can be read.
-    pub checkpoint: Option<Checkpoint>,
-    /// The ledger as a daemon would have it after reading all.
-    pub ledger: StreamStatus,
-    /// Findings that are damage.
-    pub damaged: u64,
-    /// What was found, the first thousand.
-    pub findings: Vec<Finding>,
-    /// How many findings more there are.
-    pub more_findings: u64,
-}
 
 /// Reads the stream in `dir` from front to back and shows everything to `visit`. Returns what there is, and the ledger with
 /// what is lost in it.
@@ -238,13 +103,8 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
     }
 
     fn tell(&mut self, finding: Finding) -> Result<(), E> {
-        self.report.damaged += u64::from(finding.kind.is_damage());
-        self.report.lost += finding.missing.map_or(0, |missing| missing.waited);
         (self.visit)(Item::Finding(&finding))?;
-        match self.report.findings.len() < FINDINGS {
-            true => self.report.findings.push(finding),
-            false => self.report.more_findings += 1,
-        }
+        self.report.note_finding(finding);
         Ok(())
     }
 
@@ -436,26 +296,9 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
         self.reach(seq);
         self.at = seq.saturating_add(1);
         let waits = self.ledger.skip_holes(seq) == seq;
-        self.report.records += 1;
-        self.report.waiting += u64::from(waits);
-        let goes_on = self.last_seen.replace(seq).is_some_and(|last| last.checked_add(1) == Some(seq));
-        self.note_range(seq, goes_on);
-        if let Some(made) = made_at(&record.record) {
-            self.report.from_ms = Some(self.report.from_ms.map_or(made, |from| from.min(made)));
-            self.report.to_ms = Some(self.report.to_ms.map_or(made, |to| to.max(made)));
-        }
+        let follows = self.last_seen.replace(seq).is_some_and(|last| last.checked_add(1) == Some(seq));
+        self.report.note_record(&record, follows, waits);
         (self.visit)(Item::Record { record, waits })
-    }
-
-    fn note_range(&mut self, seq: u64, goes_on: bool) {
-        let Report { ranges, more_ranges, .. } = &mut self.report;
-        if !goes_on && ranges.len() < RANGES {
-            ranges.push((seq, seq));
-        } else if !goes_on {
-            *more_ranges += 1;
-        } else if let (Some((_, last)), 0) = (ranges.last_mut(), *more_ranges) {
-            *last = seq;
-        }
     }
 
     /// The last number that the segment had, as far as that is known.
