@@ -276,6 +276,17 @@ fn repair_never_loses_what_is_whole_nor_invents_anything() {
     let after: Vec<_> = rig.files("").iter().map(|file| (file.clone(), rig.fs.content(file))).collect();
     assert_eq!(before, after, "the damaged one is as it was");
 
+    // Times are corrected within a boot: the segments say which one it was.
+    let segments: Vec<_> = rig
+        .fs
+        .files()
+        .into_iter()
+        .filter(|path| path.starts_with(TO) && path.extension().is_some_and(|kind| kind == "seg"))
+        .collect();
+    let headers: Vec<_> = segments.iter().map(|path| Header::decode(&rig.fs.content(path)).unwrap()).collect();
+    assert_eq!(headers.len() as u64, saved.segments);
+    assert!(headers.iter().all(|header| header.boot_id == [7; 16] && header.created_ms > 0), "{headers:?}");
+
     let mut new = open_new(&rig);
     assert_eq!(new.numbers(T), [4, 5, 7, 8, 9, 10, 12]);
     assert!(new.numbers(StreamId::EVENT).is_empty());
