@@ -4,6 +4,7 @@ mod damage;
 mod disk;
 mod limits;
 mod model;
+mod tiers;
 
 use super::segment::{HEADER_LEN, Step, step};
 use super::sim::{Call, SimFs};
@@ -24,7 +25,19 @@ fn stream(name: &str, priority: u8) -> Stream {
 /// Three streams in segments of half a kilobyte.
 fn options(sync: Sync) -> Options {
     let streams = vec![stream("event", 0), stream("telemetry", 1), stream("log", 2)];
-    Options { dir: PathBuf::from("/state/spool"), streams, sync, segment_bytes: 512, boot_id: [7; 16] }
+    Options {
+        dir: PathBuf::from("/state/spool"),
+        runtime_dir: None,
+        streams,
+        sync,
+        segment_bytes: 512,
+        boot_id: [7; 16],
+    }
+}
+
+/// The same, with a runtime tier.
+fn tiered(sync: Sync) -> Options {
+    Options { runtime_dir: Some(PathBuf::from("/run/spool")), ..options(sync) }
 }
 
 const WINDOW: Sync = Sync::After(Duration::from_secs(1));

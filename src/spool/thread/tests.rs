@@ -29,7 +29,7 @@ fn options(dir: &Path, sync: Sync) -> Options {
         priority: 1,
     };
     let streams = ["event", "telemetry", "log"].map(stream).to_vec();
-    Options { dir: dir.to_owned(), streams, sync, segment_bytes: 1 << 20, boot_id: [0; 16] }
+    Options { dir: dir.to_owned(), streams, sync, runtime_dir: None, segment_bytes: 1 << 20, boot_id: [0; 16] }
 }
 
 fn open(dir: &Path, sync: Sync) -> (Handle, mpsc::Receiver<Batch>) {
