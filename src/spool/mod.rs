@@ -61,6 +61,7 @@ mod runtime;
 mod segment;
 #[cfg(test)]
 mod sim;
+mod take_over;
 #[cfg(test)]
 mod tests;
 pub mod thread;
@@ -229,12 +230,17 @@ impl Spool {
     pub fn open(fs: &Arc<dyn FileSystem>, options: &Options, now: Timestamp) -> Spool {
         let mut logs = Vec::new();
         let mut events = Vec::new();
+        if options.runtime_dir.is_some() && options.boot_id == [0; 16] {
+            tracing::warn!(
+                "the kernel's boot id can't be read, so a kill costs what is not on flash; is /proc mounted?"
+            );
+        }
         for (stream, id) in options.streams.iter().zip(0..) {
             let window_ms = match options.sync {
                 Sync::Always => None,
                 Sync::After(window) => Some(u64::try_from(window.as_millis()).unwrap_or(u64::MAX)),
             };
-            // Without a boot id nobody could tell a runtime tier of this boot from a stale one.
+            // Nobody could tell a runtime tier of this boot from a stale one.
             let runtime_dir = options.runtime_dir.as_ref().filter(|_| options.boot_id != [0; 16]);
             let rules = Rules {
                 id: StreamId(id),

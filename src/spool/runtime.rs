@@ -13,16 +13,15 @@
 //! and what the ledger was, at most [`SAVE_EVERY_MS`] ago. The next process of the same boot goes on from the later one of
 //! both checkpoints, and takes over the records behind the last one on flash. Whatever is of another boot is removed.
 
-use super::Reason;
 use super::checkpoint::Checkpoint;
 use super::commit::{Trouble, WRITE_BYTES, encode_run};
 use super::fs::{FileSystem, LogFile, read_all};
-use super::ledger::{Fate, Ledger};
-use super::log::{Log, Pending, cost, made_at};
+use super::ledger::Ledger;
+use super::log::{Log, Pending, made_at};
 use super::open::{CHECKPOINT_LIMIT, numbered, set_aside};
-use super::reader::{Next, SegmentReader};
+use super::reader::SegmentReader;
 use super::segment::{Header, HeaderError};
-use crate::record::{Sequenced, Timestamp};
+use crate::record::Timestamp;
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,10 +33,10 @@ pub(super) const SEGMENT_BYTES: u64 = 128 * 1024;
 pub(super) const SAVE_EVERY_MS: u64 = 1_000;
 
 /// A file that nothing is appended to any more.
-struct Closed {
-    first: u64,
-    /// The number after its last record.
-    end: u64,
+pub(super) struct Closed {
+    pub first: u64,
+    /// The number after its last record; `first` before it has been read.
+    pub end: u64,
 }
 
 /// The file that is appended to.
@@ -51,14 +50,14 @@ struct Active {
 /// The tier of one stream.
 pub(super) struct Runtime {
     fs: Arc<dyn FileSystem>,
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     boot_id: [u8; 16],
     /// With `sync = "always"` flash has every record first: what an earlier run left is kept until flash has it, no more.
     in_use: bool,
-    closed: VecDeque<Closed>,
+    pub(super) closed: VecDeque<Closed>,
     active: Option<Active>,
     /// The number after the last record that is in here.
-    end: u64,
+    pub(super) end: u64,
     /// What the checkpoint says.
     saved: Progress,
     saved_at_ms: u64,
@@ -339,7 +338,10 @@ impl Runtime {
     /// Replaces the checkpoint. A kill leaves the old or the new one; nothing has to survive more.
     fn save(&mut self, ledger: &Ledger, now: Timestamp) -> io::Result<()> {
         self.check_unlisted()?;
-        self.fs.create_dir_all(&self.dir)?;
+        if self.active.is_none() {
+            self.fs.create_dir_all(&self.dir)?;
+        }
+        // With a file open, a folder that is not there has been removed: `update` fills it again.
         let checkpoint = ledger.to_checkpoint(super::upkeep::LEASE);
         let content = checkpoint.encode().map_err(io::Error::other)?;
         let (path, temporary) = (self.checkpoint_path(), self.dir.join("checkpoint.tmp"));
@@ -393,89 +395,5 @@ impl Log {
         if let Some(runtime) = &mut self.runtime {
             runtime.clear();
         }
-    }
-
-    /// Takes over the records that an earlier process of this boot left in the runtime tier and that flash does not have.
-    /// Returns how many, and the files that can't be read.
-    pub(super) fn take_over(&mut self, now: Timestamp) -> (u64, Vec<(PathBuf, String)>) {
-        let Some(runtime) = &mut self.runtime else { return (0, Vec::new()) };
-        let (fs, dir) = (Arc::clone(&runtime.fs), runtime.dir.clone());
-        let (mut count, mut closed, mut unreadable) = (0, VecDeque::new(), Vec::new());
-        for Closed { first, .. } in std::mem::take(&mut runtime.closed) {
-            let path = dir.join(format!("{first:020}.seg"));
-            let read = fs.open(&path).and_then(|file| SegmentReader::new(file, first)).and_then(|reader| {
-                let (end, taken) = self.take_over_segment(reader, first, &path, now)?;
-                count += taken;
-                Ok(end)
-            });
-            match read {
-                Ok(end) => closed.push_back(Closed { first, end }),
-                Err(error) => {
-                    let moved = set_aside(fs.as_ref(), &dir, &path);
-                    unreadable.push((moved.unwrap_or(path), format!("it can't be read: {error}")));
-                }
-            }
-        }
-        if let Some(runtime) = &mut self.runtime {
-            runtime.end = closed.iter().map(|closed| closed.end).max().unwrap_or(0);
-            runtime.closed = closed;
-        }
-        (count, unreadable)
-    }
-
-    /// Returns the number after the last record of the segment, and how many were taken over.
-    fn take_over_segment(
-        &mut self,
-        mut reader: SegmentReader,
-        first: u64,
-        path: &Path,
-        now: Timestamp,
-    ) -> io::Result<(u64, u64)> {
-        let (mut end, mut count) = (first, 0);
-        loop {
-            match reader.next()? {
-                Next::Entry(record) => {
-                    if record.seq > end {
-                        self.count_damaged(end, record.seq, path, now);
-                    }
-                    end = record.seq.saturating_add(1);
-                    count += u64::from(self.take_over_record(record, now));
-                }
-                Next::Damage(_) => {}
-                // The process was killed while it wrote.
-                Next::End(_) => return Ok((end, count)),
-            }
-        }
-    }
-
-    /// Whether flash and an earlier file did not have it, and it waits.
-    fn take_over_record(&mut self, record: Sequenced, now: Timestamp) -> bool {
-        let seq = record.seq;
-        if seq < self.ledger.next() {
-            return false;
-        }
-        // What lies between was delivered from memory, and its file removed.
-        self.ledger.skip_to(seq);
-        self.ledger.accept(1);
-        if self.ledger.skip_holes(seq) != seq {
-            return false;
-        }
-        self.pending_bytes += cost(&record.record);
-        let since_ms = record.record.time.mono_ms.min(now.mono_ms);
-        self.pending.push_back(Pending { record, since_ms });
-        true
-    }
-
-    /// The records from `first` to before `end` were in the runtime tier and can't be decoded.
-    fn count_damaged(&mut self, first: u64, end: u64, path: &Path, now: Timestamp) {
-        let first = first.max(self.ledger.next());
-        if first >= end {
-            return;
-        }
-        self.ledger.skip_to(first);
-        self.ledger.accept(end - first);
-        let count = self.ledger.settle_range(first, end - 1, Fate::Quarantined);
-        let detail = Some(path.display().to_string());
-        self.gap((first, end - 1), count, Reason::Damaged, (None, None), detail, now);
     }
 }

@@ -131,6 +131,8 @@ fn setting() -> impl Strategy<Value = Setting> {
 struct Known {
     /// Every record ever accepted, with what it was said to survive.
     given: BTreeMap<u64, (Record, Durability)>,
+    /// The first number of this run.
+    run_from: u64,
     /// Those that wait, in this run.
     waiting: BTreeSet<u64>,
     /// The last one that was read since the last rewind.
@@ -148,9 +150,10 @@ struct Known {
 }
 
 impl Known {
-    /// What waits survives this from now on. What was delivered may come again after a crash, or not.
-    fn note_safe(&mut self, reached: Durability) {
-        for (_, (_, survives)) in self.given.iter_mut().filter(|(seq, _)| self.waiting.contains(seq)) {
+    /// What waits survives this from now on, if it has a number from `first` on. What was delivered may come again after a
+    /// crash, or not.
+    fn note_safe(&mut self, first: u64, reached: Durability) {
+        for (_, (_, survives)) in self.given.range_mut(first..).filter(|(seq, _)| self.waiting.contains(seq)) {
             *survives = reached.max(*survives);
         }
     }
@@ -268,8 +271,14 @@ impl World {
         let error = self.rig.status(USED[stream]).runtime_error;
         assert!(self.faults || error.is_none(), "{error:?}");
         if error.is_none() {
-            self.known[stream].note_safe(Durability::Process);
+            let first = self.first_to_count(stream);
+            self.known[stream].note_safe(first, Durability::Process);
         }
+    }
+
+    /// A file whose fsync failed looks whole to the next process, which can't know better: it answers for its own records.
+    fn first_to_count(&self, stream: usize) -> u64 {
+        if self.faults { self.known[stream].run_from } else { 0 }
     }
 
     fn has_runtime(&self) -> bool {
@@ -288,7 +297,8 @@ impl World {
             // Flash has it without an fsync; when that fails, it is in memory alone again.
             return;
         }
-        self.known[stream].note_safe(reached);
+        let first = self.first_to_count(stream);
+        self.known[stream].note_safe(first, reached);
     }
 
     fn check_read(&mut self, stream: StreamId, records: &[Sequenced]) {
@@ -421,6 +431,8 @@ impl World {
         let before: Vec<BTreeSet<u64>> = self.known.iter().map(|known| known.waiting.clone()).collect();
         let survives = match end {
             End::Close => Durability::Window,
+            // Written to flash only, it is in memory alone again when an fsync fails.
+            End::Kill if self.faults && !self.has_runtime() => Durability::Power,
             End::Kill => Durability::Process,
             End::Cut(_) => Durability::Power,
         };
@@ -434,6 +446,7 @@ impl World {
                 *safe = Durability::Window;
             }
             assert_eq!(known.status.waiting, known.waiting.len() as u64, "a number waits that no record has");
+            known.run_from = ledger.next();
             known.start = known.status.clone();
             known.inherited = u64::MAX;
         }

@@ -285,6 +285,24 @@ fn a_runtime_dir_that_cant_be_used_never_keeps_it_from_working() {
 }
 
 #[test]
+fn a_runtime_dir_that_cant_be_read_for_a_moment_never_costs_what_is_in_it() {
+    for call in [Call::List, Call::Open, Call::Read] {
+        let mut rig = Rig::with(tiered(WINDOW));
+        append(&mut rig, &["a", "b"]);
+        rig.fs.fail(call, "/run/spool/telemetry", 1, Errno::MFILE);
+        rig.reopen();
+        assert!(rig.numbers(T).is_empty(), "{call:?}");
+        assert_eq!(rig.events("runtime-unusable").len(), 1, "{call:?}");
+        rig.fs.heal();
+        rig.tick_after(40_000);
+        let error = rig.status(T).runtime_error.unwrap();
+        assert!(error.contains("restart pillion"), "{call:?}: {error}");
+        rig.reopen();
+        assert_eq!(rig.numbers(T), [1, 2], "{call:?}");
+    }
+}
+
+#[test]
 fn a_runtime_dir_that_somebody_removed_is_filled_again() {
     let mut rig = Rig::with(tiered(WINDOW));
     append(&mut rig, &["a"]);

