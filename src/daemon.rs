@@ -112,6 +112,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     let options = spool::Options {
         dir: spool::folder(&config.state_dir),
         streams: config.streams.clone(),
+        runtime_dir: Some(spool::folder(&config.runtime_dir)),
         sync: config.spool.sync,
         segment_bytes: config.spool.segment_bytes,
         boot_id: host::boot_id_bytes(),

@@ -122,6 +122,9 @@ pub struct StreamStatus {
     /// Why records of this stream can't be written to flash now; they are held in memory meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_error: Option<String>,
+    /// Why records of this stream can't be written to `runtime_dir` now; a kill costs what is not on flash meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_error: Option<String>,
 }
 
 impl StreamStatus {

@@ -88,7 +88,7 @@ const LINK: [Family<LinkStatus>; 8] = [
     }),
 ];
 
-const STREAMS: [Family<StreamStatus>; 10] = [
+const STREAMS: [Family<StreamStatus>; 11] = [
     counter("pillion_stream_accepted", "Records taken in.", |stream| Some(Value::Count(stream.accepted))),
     counter("pillion_stream_delivered", "Records that the broker acknowledged.", |stream| {
         Some(Value::Count(stream.delivered))
@@ -114,6 +114,9 @@ const STREAMS: [Family<StreamStatus>; 10] = [
     }),
     gauge("pillion_stream_disk_error", "Whether records are held in memory because the disk fails.", |stream| {
         Some(Value::Flag(stream.disk_error.is_some()))
+    }),
+    gauge("pillion_stream_runtime_error", "Whether a kill costs records because runtime_dir fails.", |stream| {
+        Some(Value::Flag(stream.runtime_error.is_some()))
     }),
 ];
 
@@ -375,7 +378,7 @@ mod tests {
              pillion_device_not_text_total{device=\"meter\",kind=\"serial\"} 0\n# EOF\n"
         );
         assert!(of("pillion_device_bytes").contains("# UNIT pillion_device_bytes bytes\n"));
-        assert_eq!(families.len(), 35, "families");
+        assert_eq!(families.len(), 36, "families");
     }
 
     #[test]

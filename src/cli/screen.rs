@@ -146,6 +146,9 @@ impl Screen {
         if let Some(error) = &stream.disk_error {
             self.note("in memory only: ", error, Colour::Bad);
         }
+        if let Some(error) = &stream.runtime_error {
+            self.note("not safe from a kill: ", error, Colour::Bad);
+        }
     }
 
     fn devices(&mut self, status: &Status) {
@@ -443,6 +446,7 @@ host      cm4, boot 1a2b3c4d, pillion uses 4.1 MiB
             bytes: u64::MAX / 1_000_000,
             oldest_s: Some(86_399),
             disk_error: None,
+            runtime_error: None,
         };
         status.streams.insert("0123456789".into(), most);
         for line in render(&status, PLAIN, u64::MAX).lines() {

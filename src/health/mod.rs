@@ -296,6 +296,10 @@ fn complaints(
         if let Some(error) = &stream.disk_error {
             complain(format!("disk {name}"), format!("stream {name} is held in memory, the disk fails: {error}"));
         }
+        if let Some(error) = &stream.runtime_error {
+            let text = format!("a kill would cost stream {name} what is not on flash, runtime_dir fails: {error}");
+            complain(format!("runtime_dir {name}"), text);
+        }
     }
     complaints
 }
@@ -353,5 +357,7 @@ mod tests {
         assert!(wrong(&status).is_empty());
         status.streams.values_mut().for_each(|stream| stream.disk_error = Some("full".into()));
         assert_eq!(wrong(&status), ["disk telemetry"]);
+        status.streams.values_mut().for_each(|stream| stream.runtime_error = Some("full".into()));
+        assert_eq!(wrong(&status), ["disk telemetry", "runtime_dir telemetry"]);
     }
 }

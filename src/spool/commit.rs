@@ -1,16 +1,16 @@
-//! Writing a stream: pending records into the active segment, and onto the medium.
+//! Writing a stream to flash: pending records into the active segment, and onto the medium.
 //!
 //! An error of the disk is kept as *trouble*: the records stay pending, the disk is left in peace until the next try is
 //! due, and the first step that works ends it.
 
-use super::log::{Active, Created, Log, Segment, made_at};
+use super::log::{Active, Created, Log, Pending, Segment, made_at};
 use super::segment::{Header, encode_entry};
 use super::upkeep::LEASE;
 use crate::record::Timestamp;
 use std::io;
 
 /// Bytes handed to the file system in one write.
-const WRITE_BYTES: usize = 64 * 1024;
+pub(super) const WRITE_BYTES: usize = 64 * 1024;
 /// Waits between tries of a disk that fails, in milliseconds: doubling from the first to the second.
 pub(super) const RETRY_MS: (u64, u64) = (1_000, 30_000);
 
@@ -21,8 +21,17 @@ pub(super) struct Trouble {
     wait_ms: u64,
 }
 
+impl Trouble {
+    /// The wait after an error: twice as long as the one before it.
+    pub(super) fn after(before: Option<&Trouble>, text: String, mono_ms: u64) -> Trouble {
+        let wait_ms = before.map_or(RETRY_MS.0, |trouble| (trouble.wait_ms * 2).min(RETRY_MS.1));
+        Trouble { text, retry_at_ms: mono_ms.saturating_add(wait_ms), wait_ms }
+    }
+}
+
 impl Log {
-    /// Hands pending records to the file system: from here on they survive a kill of the process.
+    /// Hands pending records to the file system of `state_dir`: from here on they survive a kill of the process. Only where
+    /// the runtime tier does not take them.
     pub fn write(&mut self, now: Timestamp) -> io::Result<()> {
         self.guarded(now, Self::write_pending)
     }
@@ -74,9 +83,8 @@ impl Log {
             let (name, dir) = (&self.rules.stream.name, self.dir.display());
             tracing::error!(stream = %name, %dir, "{dir} takes no records ({error}); stream {name} is held in memory");
         }
-        let wait_ms = self.trouble.as_ref().map_or(RETRY_MS.0, |trouble| (trouble.wait_ms * 2).min(RETRY_MS.1));
         let text = format!("{}: {error}", self.dir.display());
-        self.trouble = Some(Trouble { text, retry_at_ms: now.mono_ms.saturating_add(wait_ms), wait_ms });
+        self.trouble = Some(Trouble::after(self.trouble.as_ref(), text, now.mono_ms));
     }
 
     /// Seals the active segment after an error. What is pending will be written again, so this segment counts only up to
@@ -120,14 +128,7 @@ impl Log {
     fn append_batch(&mut self, active: &mut Active) -> io::Result<()> {
         self.scratch.clear();
         let room = usize::try_from(self.rules.segment_bytes.saturating_sub(active.segment.bytes)).unwrap_or(usize::MAX);
-        let mut count = 0;
-        for pending in self.pending.iter().skip(self.written) {
-            encode_entry(&pending.record, &mut self.scratch).map_err(io::Error::other)?;
-            count += 1;
-            if self.scratch.len() >= room.min(WRITE_BYTES) {
-                break;
-            }
-        }
+        let count = encode_run(self.pending.iter().skip(self.written), room.min(WRITE_BYTES), &mut self.scratch)?;
         active.unsynced = true;
         active.file.append(&self.scratch)?;
         active.segment.bytes += u64::try_from(self.scratch.len()).unwrap_or(0);
@@ -203,4 +204,23 @@ impl Log {
     pub(super) fn active_is_done(&self) -> bool {
         self.active.as_ref().is_some_and(|active| active.next <= self.ledger.done().saturating_add(1))
     }
+}
+
+/// Appends the entries of the first records to `out` until it has `limit` bytes, or the next number does not follow the one
+/// before: what was taken over from an earlier run has gaps. Returns how many.
+pub(super) fn encode_run<'a>(
+    records: impl Iterator<Item = &'a Pending>,
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> io::Result<usize> {
+    let (mut count, mut next) = (0, None);
+    for Pending { record, .. } in records {
+        if out.len() >= limit && count > 0 || next.is_some_and(|next| next != record.seq) {
+            break;
+        }
+        encode_entry(record, out).map_err(io::Error::other)?;
+        next = record.seq.checked_add(1);
+        count += 1;
+    }
+    Ok(count)
 }

@@ -26,7 +26,7 @@ pub trait FileSystem: Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
     /// A new file; one of that name that is there is replaced.
     fn create(&self, path: &Path) -> io::Result<Box<dyn LogFile>>;
-    /// An existing file, for reading.
+    /// An existing file, for reading and syncing.
     fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>>;
     /// Cuts a file to `length` bytes.
     fn truncate(&self, path: &Path, length: u64) -> io::Result<()>;

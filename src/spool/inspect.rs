@@ -150,8 +150,17 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
                 }
             }
         }
-        if let Some(newest) = usable.last_mut() {
-            newest.may_be_torn = !self.clean;
+        // The newest may be torn, and the one before it too where the newest has neither record nor header.
+        let mut says_nothing = false;
+        for newest in usable.iter_mut().rev().filter(|_| !self.clean) {
+            newest.may_be_torn = true;
+            if says_nothing {
+                newest.end = None;
+            }
+            says_nothing = !newest.has_entries && newest.header.is_err();
+            if !says_nothing {
+                break;
+            }
         }
         Ok((usable, unseen))
     }
@@ -225,7 +234,10 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
     fn read(&mut self, segment: &Usable) -> Result<(), E> {
         self.report.segments += 1;
         self.report.bytes += segment.bytes;
-        self.at = self.at.max(segment.first);
+        // A newest file with neither record nor header says nothing of what was before it.
+        if segment.has_entries || segment.header.is_ok() || !segment.may_be_torn {
+            self.at = self.at.max(segment.first);
+        }
         let finished = self.is_finished(segment);
         let boot_id = segment.header.as_ref().map_or([0; 16], |header| header.boot_id);
         (self.visit)(Item::Segment { boot_id, done: self.report.done })?;

@@ -80,6 +80,12 @@ impl Ledger {
         }
     }
 
+    /// Grows with every change but the acceptance of records: see [`super::runtime::Progress`].
+    pub fn progress(&self) -> (u64, u64) {
+        let settled = [self.delivered, self.evicted, self.expired, self.quarantined, self.refused];
+        (self.done, settled.into_iter().fold(0, u64::saturating_add))
+    }
+
     /// Every number up to this one is done with.
     pub fn done(&self) -> u64 {
         self.done

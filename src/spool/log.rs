@@ -1,11 +1,13 @@
 //! One stream on disk and in memory: its state, taking records in, and letting go of what is done with.
 //!
-//! A record is *pending* (in memory) until an fdatasync has covered it. Records that are done with before that never
-//! reach the disk. Opening is in `open`, writing in `commit`, reading in `read`, what falls due in `upkeep`.
+//! A record is *pending* (in memory, and in the runtime tier) until an fdatasync in `state_dir` has covered it. Records that
+//! are done with before that never reach flash. Opening is in `open`, writing in `commit`, the runtime tier in `runtime`,
+//! reading in `read`, what falls due in `upkeep`.
 //!
 //! ```text
 //!  segments (sealed)        active segment            pending
 //! [ … ][ … ][ … ]          [ ………… | written ]        [ written, not synced | not written ]
+//!                                                     [ ……… runtime tier ………… | not yet ]
 //! ```
 //!
 //! States of a segment: *active* (the one that is appended to), *sealed* (whole, on the medium, only read), *quarantined* (its bad
@@ -16,6 +18,7 @@ use super::commit::Trouble;
 use super::fs::{FileSystem, LogFile};
 use super::ledger::{Fate, Ledger};
 use super::read::{Cursor, Stall};
+use super::runtime::Runtime;
 use super::segment::MAX_BODY;
 use super::{Gap, Reason};
 use crate::config::{Stream, WhenFull};
@@ -89,6 +92,8 @@ pub(super) struct Rules {
     /// How long a record may stay in memory alone, in milliseconds; `None`: every record is synced on acceptance.
     pub window_ms: Option<u64>,
     pub boot_id: [u8; 16],
+    /// Where the runtime tier is; `None`: there is none.
+    pub runtime_dir: Option<PathBuf>,
 }
 
 impl Rules {
@@ -112,6 +117,7 @@ pub struct Log {
     pub(super) pending_bytes: usize,
     /// How many of `pending`, from the front, are in the active segment and wait for its fdatasync.
     pub(super) written: usize,
+    pub(super) runtime: Option<Runtime>,
     pub(super) cursor: Cursor,
     /// A segment that can't be read just now.
     pub(super) stall: Option<Stall>,
@@ -150,6 +156,7 @@ impl Log {
             pending: VecDeque::new(),
             pending_bytes: 0,
             written: 0,
+            runtime: None,
             cursor: Cursor::default(),
             stall: None,
             gaps: Vec::new(),
@@ -249,9 +256,8 @@ impl Log {
 
     /// The pending record of this number.
     pub(super) fn pending(&self, seq: u64) -> Option<&Sequenced> {
-        let front = self.first_pending()?;
-        let index = usize::try_from(seq.checked_sub(front)?).ok()?;
-        self.pending.get(index).map(|pending| &pending.record).filter(|record| record.seq == seq)
+        let index = self.pending.binary_search_by_key(&seq, |pending| pending.record.seq).ok()?;
+        self.pending.get(index).map(|pending| &pending.record)
     }
 
     pub(super) fn first_pending(&self) -> Option<u64> {
@@ -317,6 +323,7 @@ impl Log {
         status.oldest_s = oldest.map(|oldest| now.wall_ms.saturating_sub(oldest) / 1000);
         status.bytes = self.disk_bytes();
         status.disk_error = self.trouble.as_ref().map(|trouble| trouble.text.clone());
+        status.runtime_error = self.runtime.as_ref().and_then(Runtime::error).map(str::to_owned);
         status
     }
 }

@@ -20,6 +20,8 @@
 //! checkpoint = "pillchk\n"  version u16  crc u32  body
 //! body       = done N  next N  clean [1]
 //!              delivered N  evicted N  expired N  quarantined N  refused N  holes N  (first N  last N)*
+//!
+//! RUNTIME_DIR/spool/…                           the same for the runtime tier, see `runtime`
 //! ```
 //!
 //! Numbers of fixed length (u16, u32, u64) are little endian; both versions are 1. Nothing is padded: a header takes 56 bytes.
@@ -44,14 +46,27 @@
 //! spool was closed, and all that wait are in segments. Then the ledger: records that the broker acknowledged, were dropped
 //! because the stream was full or for their age, are damaged or too large, and were never taken in.
 //!
+//! # Two tiers
+//!
+//! New records are in memory, and at once in the *runtime tier*: files on a tmpfs, which a kill of the process leaves and a
+//! power cut takes. Those that the broker has not acknowledged within `spool.sync` are committed to *flash*, in `state_dir`, as a
+//! group with one fdatasync; then the runtime tier lets go of them. While the broker is faster, flash is not written: numbers
+//! are reserved there by the million, and acknowledgements are noted in the runtime tier.
+//!
+//! Flash is written in order, and a record is removed from the runtime tier only when an fdatasync has covered it or it is
+//! done with. So when a process dies, at any instant, the records of one stream that wait are: those on flash, then those in the
+//! runtime tier with higher numbers than the last whole one on flash. The next process of the same boot puts them together that
+//! way. If the runtime tier can't be written, the spool goes on without it and says so; with `sync = "always"` there is none.
+//!
 //! # What a power cut or a kill leaves
 //!
 //! - A torn tail: bytes behind the last whole entry of the newest segment. They are cut off. (After a clean stop no tail is
 //!   torn: then it is damage.)
 //! - A checkpoint that is behind: records are delivered again, under the same ids.
-//! - Records that were in memory only are gone (with `sync = DURATION` accepted ones among them, but for those that were
-//!   delivered). Their numbers are not given again: the checkpoint reserves a range ahead (a *lease*), and the next run starts
-//!   behind it. Without a checkpoint the next number is taken from the clock.
+//! - After a power cut records that flash did not have are gone (with `sync = DURATION` accepted ones among them, but for those
+//!   that were delivered); after a kill those that neither tier had, which were not accepted yet. Their numbers are not given
+//!   again: the checkpoint reserves a range ahead (a *lease*), and the next run starts behind it. Without a checkpoint the next
+//!   number is taken from the clock.
 //!
 //! Anything else is damage: copied to `quarantine/`, counted, announced on `P/event`, and reading goes on behind it. An
 //! announcement is itself a record, and no more durable than any other.
@@ -67,10 +82,12 @@ mod log;
 mod open;
 mod read;
 mod reader;
+mod runtime;
 pub mod salvage;
 mod segment;
 #[cfg(test)]
 mod sim;
+mod take_over;
 #[cfg(test)]
 mod tests;
 pub mod thread;
@@ -150,8 +167,10 @@ enum Finding {
     TornTail { file: PathBuf, offset: u64, bytes: usize },
     /// A file that is no segment for us.
     SetAside { file: PathBuf, why: String },
-    /// The last run did not close the spool.
-    UncleanStop,
+    /// The runtime tier can't be looked into.
+    Runtime(String),
+    /// The last run did not close the spool; this many records were in the runtime tier alone.
+    UncleanStop { taken_over: u64 },
 }
 
 impl Finding {
@@ -161,7 +180,8 @@ impl Finding {
             Finding::Checkpoint(_) => "checkpoint-damaged",
             Finding::TornTail { .. } => "torn-tail",
             Finding::SetAside { .. } => "set-aside",
-            Finding::UncleanStop => "unclean-stop",
+            Finding::Runtime(_) => "runtime-unusable",
+            Finding::UncleanStop { .. } => "unclean-stop",
         }
     }
 
@@ -175,9 +195,14 @@ impl Finding {
                 format!("cut {bytes} bytes of an unfinished entry off {} at {offset}", file.display())
             }
             Finding::SetAside { file, why } => format!("set aside as {}: {why}", file.display()),
-            Finding::UncleanStop => {
-                "the last run ended without a clean stop; what it had in memory alone and not delivered is lost (records \
-                 younger than spool.sync, or that a failing disk did not take), and sequence numbers skip ahead"
+            Finding::Runtime(error) => format!("{error}; what an earlier process may have left there is not taken over"),
+            Finding::UncleanStop { taken_over } if *taken_over > 0 => format!(
+                "the last run ended without a clean stop; {taken_over} records that were not on flash yet were taken over \
+                 from runtime_dir, and sequence numbers skip ahead"
+            ),
+            Finding::UncleanStop { .. } => {
+                "the last run ended without a clean stop; what it had neither on flash nor in runtime_dir and not delivered \
+                 is lost (after a power cut records younger than spool.sync), and sequence numbers skip ahead"
                     .to_owned()
             }
         }
@@ -189,6 +214,9 @@ impl Finding {
 pub struct Options {
     /// The folder: `STATE_DIR/spool`.
     pub dir: PathBuf,
+    /// The folder of the runtime tier, on a tmpfs: `RUNTIME_DIR/spool`. `None`: there is none, so a kill costs what is in
+    /// memory alone.
+    pub runtime_dir: Option<PathBuf>,
     /// Every stream; the index is the `StreamId`.
     pub streams: Vec<Stream>,
     /// When records reach flash.
@@ -232,16 +260,24 @@ impl Spool {
     pub fn open(fs: &Arc<dyn FileSystem>, options: &Options, now: Timestamp) -> Spool {
         let mut logs = Vec::new();
         let mut events = Vec::new();
+        if options.runtime_dir.is_some() && options.boot_id == [0; 16] {
+            tracing::warn!(
+                "the kernel's boot id can't be read, so a kill costs what is not on flash; is /proc mounted?"
+            );
+        }
         for (stream, id) in options.streams.iter().zip(0..) {
             let window_ms = match options.sync {
                 Sync::Always => None,
                 Sync::After(window) => Some(u64::try_from(window.as_millis()).unwrap_or(u64::MAX)),
             };
+            // Nobody could tell a runtime tier of this boot from a stale one.
+            let runtime_dir = options.runtime_dir.as_ref().filter(|_| options.boot_id != [0; 16]);
             let rules = Rules {
                 id: StreamId(id),
                 segment_bytes: options.segment_bytes.min(stream.max_bytes / 2),
                 window_ms,
                 boot_id: options.boot_id,
+                runtime_dir: runtime_dir.map(|dir| dir.join(&stream.name)),
                 stream: stream.clone(),
             };
             let (log, findings) = Log::open(Arc::clone(fs), options.dir.join(&stream.name), rules, now);
@@ -275,7 +311,12 @@ impl Spool {
     pub fn harden(&mut self, stream: StreamId, durability: Durability, now: Timestamp) -> Result<(), Refusal> {
         let Some(log) = self.log(stream) else { return Ok(()) };
         let done = match durability.max(log.rules.durability()) {
-            Durability::Window => Ok(()),
+            Durability::Window => {
+                // What it can't take stays in memory.
+                log.stage(now);
+                Ok(())
+            }
+            Durability::Process if log.stage(now) => Ok(()),
             Durability::Process => log.write(now),
             Durability::Power => log.commit(now),
         };
@@ -346,6 +387,10 @@ impl Spool {
         self.logs.iter_mut().for_each(|log| log.tick(now));
         self.backfill.tick(now.mono_ms);
         self.announce(now);
+        for log in &mut self.logs {
+            // Its error is shown in the status.
+            log.stage(now);
+        }
     }
 
     /// When `tick` has to be called next, in milliseconds of the monotonic clock.
@@ -439,9 +484,9 @@ impl Spool {
     }
 }
 
-/// `STATE_DIR/spool`.
-pub fn folder(state_dir: &Path) -> PathBuf {
-    state_dir.join("spool")
+/// `STATE_DIR/spool` or `RUNTIME_DIR/spool`.
+pub fn folder(dir: &Path) -> PathBuf {
+    dir.join("spool")
 }
 
 /// The numbers of the records in a segment's bytes, past damage: what `fuzz/fuzz_targets/segment.rs` calls.

@@ -8,6 +8,7 @@ use super::fs::{FileSystem, is_passing, read_all};
 use super::ledger::{Fate, Ledger};
 use super::log::{Created, Log, Rules, Segment};
 use super::reader::{Next, Region, SegmentReader};
+use super::runtime::{Left, Runtime};
 use super::segment::HeaderError;
 use super::{Finding, Reason};
 use crate::record::{ClockQuality, Timestamp};
@@ -28,23 +29,86 @@ const NUMBERS_END: u64 = 1 << 62;
 impl Log {
     /// Opens the stream in `dir`, and tells what was found that should not be.
     pub(super) fn open(fs: Arc<dyn FileSystem>, dir: PathBuf, rules: Rules, now: Timestamp) -> (Log, Vec<Finding>) {
-        match Found::look(fs.as_ref(), &dir) {
-            Ok(found) => found.into_log(fs, dir, rules, now),
-            Err(error) => {
-                let finding = Finding::Unusable(format!("{}: {error}", dir.display()));
-                (Log::unlisted(fs, dir, rules, &error, now), vec![finding])
-            }
+        let in_use = rules.window_ms.is_some();
+        let opened =
+            rules.runtime_dir.clone().map(|dir| Runtime::open(Arc::clone(&fs), dir, rules.boot_id, in_use, now));
+        let (runtime, left) = opened.map_or((None, Left::default()), |(runtime, left)| (Some(runtime), left));
+        let found = Found::look(fs.as_ref(), &dir);
+        let mut log = Log::new(fs, dir, rules, Ledger::default());
+        log.runtime = runtime;
+        let mut findings = log.take_up(found, left, now);
+        let error = log.runtime.as_ref().and_then(Runtime::error);
+        findings.extend(error.map(|error| Finding::Runtime(error.to_owned())));
+        if let Some(runtime) = &mut log.runtime {
+            runtime.starts_from(&log.ledger);
         }
+        (log, findings)
     }
 
-    /// A log whose folder can't be looked into: it knows nothing, and leaves alone what may be there.
-    fn unlisted(fs: Arc<dyn FileSystem>, dir: PathBuf, rules: Rules, error: &io::Error, now: Timestamp) -> Log {
-        let mut ledger = Ledger::default();
-        ledger.skip_to(unknown_next(ledger.next(), now));
-        let mut log = Log::new(fs, dir, rules, ledger);
-        log.unlisted = true;
-        log.note_trouble(error, now);
-        log
+    /// Goes on from where the last run stood.
+    fn take_up(&mut self, found: io::Result<Found>, left: Left, now: Timestamp) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let next = match found {
+            Ok(found) => self.take_up_flash(found, left.checkpoint, &mut findings, now),
+            Err(error) => {
+                findings.push(Finding::Unusable(format!("{}: {error}", self.dir.display())));
+                self.take_up_blindly(left.checkpoint, &error, now)
+            }
+        };
+        let (taken_over, unreadable) = self.take_over(now);
+        for (file, why) in left.set_aside.into_iter().chain(unreadable) {
+            findings.push(Finding::SetAside { file, why });
+        }
+        if taken_over > 0 || next.reserved > self.ledger.next() {
+            findings.push(Finding::UncleanStop { taken_over });
+        }
+        // These numbers were given to records that never reached the disk, or to none.
+        self.ledger.skip_to(next.reserved);
+        if let Some(behind) = next.unknown_behind {
+            self.ledger.skip_to(unknown_next(self.ledger.next().max(behind), now));
+        }
+        findings
+    }
+
+    fn take_up_flash(
+        &mut self,
+        found: Found,
+        left: Option<Checkpoint>,
+        findings: &mut Vec<Finding>,
+        now: Timestamp,
+    ) -> NextNumber {
+        let Found { checkpoint, segments, last, findings: found } = found;
+        findings.extend(found);
+        let is_unknown = checkpoint.is_none() || last.set_aside.is_some();
+        let is_known = checkpoint.is_some() || left.is_some();
+        let flash = checkpoint.unwrap_or_default();
+        let saved = later(&flash, left.as_ref());
+        let mut end = last.end.max(flash.done.saturating_add(1));
+        if flash.clean {
+            // All of them were on disk. Reading counts what is not there any more.
+            end = end.max(flash.next);
+        }
+        self.ledger = Ledger::from_checkpoint(&Checkpoint { next: end, ..saved.clone() });
+        self.ledger.settle(last.done, Fate::Delivered);
+        if let (false, Some(oldest)) = (is_known, segments.first()) {
+            // Segments are removed when they are done with; without a checkpoint that is all that is known.
+            self.ledger.settle(oldest.first.saturating_sub(1), Fate::Delivered);
+        }
+        self.disk_end = end;
+        self.segments = segments.into();
+        self.count_missing(now);
+        let reserved = flash.next.max(left.map_or(0, |left| left.next));
+        NextNumber { reserved, unknown_behind: is_unknown.then_some(last.set_aside.unwrap_or(0)) }
+    }
+
+    /// A log whose folder can't be looked into: it knows what the runtime tier tells, and leaves alone what may be there.
+    fn take_up_blindly(&mut self, left: Option<Checkpoint>, error: &io::Error, now: Timestamp) -> NextNumber {
+        let left = left.unwrap_or_default();
+        self.ledger = Ledger::from_checkpoint(&Checkpoint { next: 1, ..left.clone() });
+        self.disk_end = self.ledger.next();
+        self.unlisted = true;
+        self.note_trouble(error, now);
+        NextNumber { reserved: left.next, unknown_behind: Some(0) }
     }
 
     /// Somebody removed the oldest segments: what waited in them is gone.
@@ -87,37 +151,14 @@ impl Found {
         }
         Ok(Found { checkpoint, segments, last, findings })
     }
+}
 
-    fn into_log(self, fs: Arc<dyn FileSystem>, dir: PathBuf, rules: Rules, now: Timestamp) -> (Log, Vec<Finding>) {
-        let Found { checkpoint, segments, last, mut findings } = self;
-        let is_known = checkpoint.is_some();
-        let saved = checkpoint.unwrap_or_default();
-        let mut end = last.end.max(saved.done.saturating_add(1));
-        if saved.clean {
-            // All of them were on disk. Reading counts what is not there any more.
-            end = end.max(saved.next);
-        }
-        let mut ledger = Ledger::from_checkpoint(&Checkpoint { next: end, ..saved.clone() });
-        ledger.settle(last.done, Fate::Delivered);
-        if let (false, Some(oldest)) = (is_known, segments.first()) {
-            // Segments are removed when they are done with; without a checkpoint that is all that is known.
-            ledger.settle(oldest.first.saturating_sub(1), Fate::Delivered);
-        }
-        if saved.next > end {
-            findings.push(Finding::UncleanStop);
-            // These numbers were given to records that never reached the disk, or to none.
-            ledger.skip_to(saved.next);
-        }
-        if !is_known || last.set_aside.is_some() {
-            let next = ledger.next().max(last.set_aside.unwrap_or(0));
-            ledger.skip_to(unknown_next(next, now));
-        }
-        let mut log = Log::new(fs, dir, rules, ledger);
-        log.disk_end = end;
-        log.segments = segments.into();
-        log.count_missing(now);
-        (log, findings)
-    }
+/// Where the numbers of this run begin.
+struct NextNumber {
+    /// None below this one may be given again.
+    reserved: u64,
+    /// Nobody knows how many more were given, behind this one too.
+    unknown_behind: Option<u64>,
 }
 
 /// A number that was certainly never given, if the clock is right.
@@ -129,11 +170,21 @@ pub(super) fn unknown_next(next: u64, now: Timestamp) -> u64 {
     by_clock.max(next.saturating_add(UNKNOWN_LEASE))
 }
 
+/// The number that a segment of this name begins with.
+pub(super) fn numbered(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".seg").filter(|digits| digits.len() == 20)?;
+    digits.parse().ok().filter(|first| (1..NUMBERS_END).contains(first))
+}
+
+/// The one of the two tiers' checkpoints that knows more.
+fn later<'a>(flash: &'a Checkpoint, runtime: Option<&'a Checkpoint>) -> &'a Checkpoint {
+    let progress = |checkpoint: &Checkpoint| Ledger::from_checkpoint(checkpoint).progress();
+    runtime.filter(|runtime| progress(runtime) > progress(flash)).unwrap_or(flash)
+}
+
 pub(super) fn segments_of(files: &[(String, u64)]) -> Vec<Segment> {
     let segment = |(name, bytes): &(String, u64)| {
-        let digits = name.strip_suffix(".seg").filter(|digits| digits.len() == 20)?;
-        let first = digits.parse().ok().filter(|first| (1..NUMBERS_END).contains(first))?;
-        Some(Segment { first, bytes: *bytes, created: Created::Unread })
+        Some(Segment { first: numbered(name)?, bytes: *bytes, created: Created::Unread })
     };
     let mut segments: Vec<Segment> = files.iter().filter_map(segment).collect();
     segments.sort_by_key(|segment| segment.first);
@@ -201,7 +252,11 @@ fn look_at_last(
                         bytes: torn.bytes.len(),
                     });
                 }
-                if scan.end > first || clean {
+                if clean {
+                    break;
+                }
+                if scan.end > first {
+                    harden(fs, &path);
                     break;
                 }
                 // No record got into it before the power went.
@@ -223,6 +278,14 @@ fn look_at_last(
     Ok(last)
 }
 
+/// A killed process may have written what it could not sync any more. From here on it counts as being on the medium.
+fn harden(fs: &dyn FileSystem, path: &Path) {
+    if let Err(error) = fs.open(path).and_then(|mut file| file.sync()) {
+        let file = path.display();
+        tracing::warn!(%file, "{file} can't be synced ({error}); a power cut may take its last records");
+    }
+}
+
 /// Why a file that is named like a segment is not used.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
@@ -236,6 +299,7 @@ enum Unusable {
 
 struct Scan {
     done: u64,
+    /// The number after its last record; 0 if it has none, and no header that says what was before.
     end: u64,
     created_ms: u64,
     torn: Option<Region>,
@@ -264,6 +328,7 @@ fn scan(fs: &dyn FileSystem, path: &Path, first: u64) -> Result<Scan, Unusable> 
             Next::End(torn) => {
                 return match foreign {
                     Some(foreign) if end == first => Err(foreign.into()),
+                    _ if end == first && reader.header().is_err() => Ok(Scan { done, end: 0, created_ms, torn }),
                     _ => Ok(Scan { done, end, created_ms, torn }),
                 };
             }
@@ -272,7 +337,7 @@ fn scan(fs: &dyn FileSystem, path: &Path, first: u64) -> Result<Scan, Unusable> 
 }
 
 /// Moves a file into `quarantine/`. Returns its new place.
-fn set_aside(fs: &dyn FileSystem, dir: &Path, path: &Path) -> Option<PathBuf> {
+pub(super) fn set_aside(fs: &dyn FileSystem, dir: &Path, path: &Path) -> Option<PathBuf> {
     let quarantine = dir.join("quarantine");
     let target = quarantine.join(path.file_name()?);
     fs.create_dir_all(&quarantine).and_then(|()| fs.rename(path, &target)).ok()?;

@@ -2,10 +2,11 @@
 //!
 //! File contents and directory entries are volatile until `sync` and `sync_dir`. [`SimFs::cut`] keeps any subset of what
 //! was not synced: of appended bytes any prefix, with garbage or zeros behind it; of directory operations any subset, in
-//! order. A kill of the process needs no call here: the page cache is what the next run sees.
+//! order. What is below [`TMPFS`] is gone. A kill of the process needs no call here: the page cache is what the next run
+//! sees; [`SimFs::die_after`] has it happen between any two calls, or within a write.
 //!
 //! Faults are ordered with [`SimFs::fail`]. A failed fsync is the one of Linux: the bytes that it did not write are never
-//! written by a later one that succeeds, and a later one is noted as a sin ([`SimFs::resynced`]).
+//! written by a later one that succeeds, and a later one of the same process is noted as a sin ([`SimFs::resynced`]).
 
 use super::fs::{FileSystem, LogFile};
 use rustix::io::Errno;
@@ -13,6 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+
+/// A power cut empties this folder.
+pub const TMPFS: &str = "/run";
 
 /// The calls of the trait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,12 +98,22 @@ struct State {
     next_inode: u64,
     faults: Vec<Fault>,
     journal: Vec<(Call, PathBuf)>,
+    /// Calls until the process dies; none has an effect from then on.
+    calls_left: Option<usize>,
+    dead: bool,
     resynced: bool,
 }
 
 impl State {
     /// Notes the call, and fails it if that was ordered.
     fn call(&mut self, call: Call, path: &Path) -> io::Result<()> {
+        if let Some(left) = &mut self.calls_left {
+            self.dead |= *left == 0;
+            *left = left.saturating_sub(1);
+        }
+        if self.dead {
+            return Err(Errno::IO.into());
+        }
         self.journal.push((call, path.to_owned()));
         let ordered =
             |fault: &&mut Fault| fault.call == call && fault.count > 0 && path.to_string_lossy().contains(&fault.part);
@@ -149,6 +163,8 @@ impl SimFs {
                 op.perform(&mut state.durable_entries);
             }
         }
+        state.durable_entries.retain(|path, _| !path.starts_with(TMPFS));
+        state.dirs.retain(|path| !path.starts_with(TMPFS));
         state.entries = state.durable_entries.clone();
         for inode in state.inodes.values_mut() {
             inode.cut(rng);
@@ -164,6 +180,23 @@ impl SimFs {
     /// No more faults.
     pub fn heal(&self) {
         self.state().faults.clear();
+    }
+
+    /// The process dies at the call after so many; half of what that one appends is written.
+    pub fn die_after(&self, calls: usize) {
+        self.state().calls_left = Some(calls);
+    }
+
+    /// Whether the process has died.
+    pub fn is_dead(&self) -> bool {
+        self.state().dead
+    }
+
+    /// Another process can go on. Returns whether the last one had died.
+    pub fn revive(&self) -> bool {
+        let mut state = self.state();
+        state.calls_left = None;
+        std::mem::take(&mut state.dead)
     }
 
     /// The calls since the last time this was asked.
@@ -244,13 +277,20 @@ struct SimFile {
     fs: SimFs,
     path: PathBuf,
     inode: u64,
+    /// Whether this process wrote it.
+    is_own: bool,
 }
 
 impl LogFile for SimFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.fs.state();
+        let was_dead = state.dead;
         let done = state.call(Call::Append, &self.path);
-        let part = if done.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
+        let part = match &done {
+            Ok(()) => bytes,
+            Err(_) if was_dead => &[],
+            Err(_) => &bytes[..bytes.len() / 2],
+        };
         state.inode(self.inode).bytes.extend_from_slice(part);
         done
     }
@@ -258,10 +298,12 @@ impl LogFile for SimFile {
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.fs.state();
         let done = state.call(Call::Sync, &self.path);
+        let dead = state.dead;
         let inode = state.inode(self.inode);
-        let again = inode.dropped.is_some();
+        let again = inode.dropped.is_some() && self.is_own;
         match &done {
             Ok(()) => inode.durable.clone_from(&inode.bytes),
+            Err(_) if dead => {}
             Err(_) => inode.dropped = Some((inode.durable.len(), inode.bytes.len())),
         }
         state.resynced |= again;
@@ -322,14 +364,14 @@ impl FileSystem for SimFs {
                 number
             }
         };
-        Ok(Box::new(SimFile { fs: self.clone(), path: path.to_owned(), inode }))
+        Ok(Box::new(SimFile { fs: self.clone(), path: path.to_owned(), inode, is_own: true }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
         let mut state = self.state();
         state.call(Call::Open, path)?;
         let inode = state.inode_of(path)?;
-        Ok(Box::new(SimFile { fs: self.clone(), path: path.to_owned(), inode }))
+        Ok(Box::new(SimFile { fs: self.clone(), path: path.to_owned(), inode, is_own: false }))
     }
 
     fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! One thread owns the spool. It sleeps until a request comes or something is due, answers all requests that have come in
 //! with one commit (group commit), and pushes waiting records to the publisher as far as the publisher's credit goes, so
-//! that a live record needs no question first.
+//! that a live record needs no question first. Before it sleeps, the runtime tier has all that came in.
 //!
 //! Credit is counted in bytes: the publisher starts with [`CREDIT`], each pushed record uses up its cost in memory, and
 //! the publisher grants it back when it has let go of the record.
@@ -15,7 +15,7 @@ use crate::stats::StreamStatus;
 use flume::RecvTimeoutError;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -57,7 +57,9 @@ pub struct Closed;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Another process has it.
-    #[error("{0} is in use by another process; stop that one first, or give this instance its own state_dir")]
+    #[error(
+        "{0} is in use by another process; stop that one first, or give this instance folders of its own (state_dir, runtime_dir)"
+    )]
     InUse(PathBuf),
     /// No thread could be made.
     #[error("the spool's thread can't be started: {0}")]
@@ -76,11 +78,22 @@ fn start_on(
     clock: Clock,
     pulse: Pulse,
 ) -> Result<(Handle, mpsc::Receiver<Batch>), StartError> {
-    let lock = lock(&options)?;
+    let locks = lock(&options)?;
     let (requests, inbox) = flume::bounded(REQUESTS);
     let (push, batches) = mpsc::channel(BATCHES);
     let spool = Spool::open(&fs, &options, clock());
-    let server = Server { spool, clock, pulse, inbox, push, lent: 0, epoch: 0, waiting: Vec::new(), _lock: lock };
+    let server = Server {
+        spool,
+        clock,
+        pulse,
+        inbox,
+        push,
+        lent: 0,
+        epoch: 0,
+        waiting: Vec::new(),
+        reports: Vec::new(),
+        _locks: locks,
+    };
     std::thread::Builder::new()
         .name("spool".to_owned())
         .stack_size(256 * 1024)
@@ -89,21 +102,28 @@ fn start_on(
     Ok((Handle { requests }, batches))
 }
 
-/// Takes the folder for this process. A folder that can't be written is no reason not to start.
-fn lock(options: &Options) -> Result<Option<File>, StartError> {
-    let path = options.dir.join("lock");
+/// Takes the folders for this process.
+fn lock(options: &Options) -> Result<Vec<File>, StartError> {
+    let dirs = std::iter::once(&options.dir).chain(&options.runtime_dir);
+    let locks: Result<Vec<Option<File>>, StartError> = dirs.map(|dir| lock_one(dir)).collect();
+    Ok(locks?.into_iter().flatten().collect())
+}
+
+/// A folder that can't be written is no reason not to start.
+fn lock_one(dir: &Path) -> Result<Option<File>, StartError> {
+    let path = dir.join("lock");
     let open = || {
-        Disk.create_dir_all(&options.dir)?;
+        Disk.create_dir_all(dir)?;
         File::options().write(true).create(true).truncate(false).open(&path)
     };
     match open() {
         Ok(file) => match file.try_lock() {
             Ok(()) => Ok(Some(file)),
-            Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse(options.dir.clone())),
+            Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse(dir.to_owned())),
             Err(std::fs::TryLockError::Error(_)) => Ok(None),
         },
         Err(error) => {
-            let dir = options.dir.display();
+            let dir = dir.display();
             tracing::error!(%dir, "the spool's folder {dir} can't be used: {error}");
             Ok(None)
         }
@@ -190,7 +210,8 @@ struct Server {
     lent: usize,
     epoch: u64,
     waiting: Vec<Waiting>,
-    _lock: Option<File>,
+    reports: Vec<oneshot::Sender<Vec<StreamStatus>>>,
+    _locks: Vec<File>,
 }
 
 impl Server {
@@ -214,6 +235,7 @@ impl Server {
             while let Some(request) = next {
                 if let Some(done) = self.handle(request) {
                     self.harden();
+                    self.report();
                     self.spool.close((self.clock)());
                     let inbox = self.inbox.clone();
                     // Whoever waits for the end may open the spool again: the lock goes first.
@@ -227,6 +249,7 @@ impl Server {
             self.push();
             self.harden();
             self.spool.tick((self.clock)());
+            self.report();
             self.pulse.answer_now();
         }
     }
@@ -247,9 +270,7 @@ impl Server {
                 self.epoch = epoch;
                 self.lent = 0;
             }
-            Request::Report(reply) => {
-                let _ = reply.send(self.spool.status(now));
-            }
+            Request::Report(reply) => self.reports.push(reply),
             Request::Beat => {}
             Request::Close(done) => return Some(done),
         }
@@ -265,6 +286,13 @@ impl Server {
                 let _ = reply.send(Err(refusal));
             }
             (_, None) => {}
+        }
+    }
+
+    /// Tells the ledgers: what they call accepted survives a kill by now.
+    fn report(&mut self) {
+        for reply in std::mem::take(&mut self.reports) {
+            let _ = reply.send(self.spool.status((self.clock)()));
         }
     }
 

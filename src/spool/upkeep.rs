@@ -42,8 +42,9 @@ impl Log {
 
     /// When `tick` has to be called next, in milliseconds of the monotonic clock.
     pub fn deadline_ms(&self) -> Option<u64> {
-        let dues = [self.commit_due_ms(), self.remove_due_ms(), self.save_due_ms(), self.stall_due_ms()];
-        dues.into_iter().flatten().min()
+        let flash = [self.commit_due_ms(), self.remove_due_ms(), self.save_due_ms()];
+        let dues = flash.into_iter().chain([self.stage_due_ms(), self.stall_due_ms()]);
+        dues.flatten().min()
     }
 
     fn commit_due_ms(&self) -> Option<u64> {
@@ -205,13 +206,20 @@ impl Log {
     pub fn close(&mut self, now: Timestamp) -> io::Result<()> {
         let flushed = self.flush(now).and_then(|()| self.seal());
         self.remove_done(now);
-        match flushed {
+        let closed = match flushed {
             Ok(()) => self.save(0, now),
             Err(error) => {
                 // What is acknowledged can be saved at least.
                 let _ = self.save(LEASE, now);
                 Err(error)
             }
+        };
+        match &closed {
+            Ok(()) => self.clear_runtime(),
+            Err(_) => {
+                self.stage(now);
+            }
         }
+        closed
     }
 }

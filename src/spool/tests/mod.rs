@@ -5,6 +5,7 @@ mod damage;
 mod disk;
 mod limits;
 mod model;
+mod tiers;
 mod time;
 mod tools;
 
@@ -29,12 +30,18 @@ fn options(sync: Sync) -> Options {
     let streams = vec![stream("event", 0), stream("telemetry", 1), stream("log", 2)];
     Options {
         dir: PathBuf::from("/state/spool"),
+        runtime_dir: None,
         streams,
         sync,
         segment_bytes: 512,
         boot_id: [7; 16],
         backfill_rate: 0,
     }
+}
+
+/// The same, with a runtime tier.
+fn tiered(sync: Sync) -> Options {
+    Options { runtime_dir: Some(PathBuf::from("/run/spool")), ..options(sync) }
 }
 
 const WINDOW: Sync = Sync::After(Duration::from_secs(1));

@@ -100,6 +100,7 @@ fn step(faults: bool) -> impl Strategy<Value = Step> {
 #[derive(Debug, Clone, Copy)]
 struct Setting {
     sync: Sync,
+    runtime: bool,
     when_full: WhenFull,
     max_bytes: u64,
     max_age: Option<Duration>,
@@ -109,13 +110,15 @@ struct Setting {
 fn setting() -> impl Strategy<Value = Setting> {
     (
         prop_oneof![Just(Sync::Always), Just(WINDOW)],
+        any::<bool>(),
         prop_oneof![Just(WhenFull::DropOldest), Just(WhenFull::Reject)],
         prop_oneof![Just(5 * 4096u64), Just(40 * 4096), Just(16 << 20)],
         prop_oneof![3 => Just(None), 1 => Just(Some(Duration::from_secs(60)))],
         prop_oneof![Just(512u64), Just(4096)],
     )
-        .prop_map(|(sync, when_full, max_bytes, max_age, segment_bytes)| Setting {
+        .prop_map(|(sync, runtime, when_full, max_bytes, max_age, segment_bytes)| Setting {
             sync,
+            runtime,
             when_full,
             max_bytes,
             max_age,
@@ -128,6 +131,8 @@ fn setting() -> impl Strategy<Value = Setting> {
 struct Known {
     /// Every record ever accepted, with what it was said to survive.
     given: BTreeMap<u64, (Record, Durability)>,
+    /// The first number of this run.
+    run_from: u64,
     /// Those that wait, in this run.
     waiting: BTreeSet<u64>,
     /// The last one that was read since the last rewind.
@@ -142,6 +147,16 @@ struct Known {
     start: StreamStatus,
     /// Quarantined in this run because the last one left it so.
     inherited: u64,
+}
+
+impl Known {
+    /// What waits survives this from now on, if it has a number from `first` on. What was delivered may come again after a
+    /// crash, or not.
+    fn note_safe(&mut self, first: u64, reached: Durability) {
+        for (_, (_, survives)) in self.given.range_mut(first..).filter(|(seq, _)| self.waiting.contains(seq)) {
+            *survives = reached.max(*survives);
+        }
+    }
 }
 
 struct World {
@@ -163,7 +178,7 @@ fn losses(status: &StreamStatus) -> u64 {
 
 impl World {
     fn new(setting: Setting) -> World {
-        let mut options = options(setting.sync);
+        let mut options = if setting.runtime { tiered(setting.sync) } else { options(setting.sync) };
         options.segment_bytes = setting.segment_bytes;
         for stream in options.streams.iter_mut().skip(1) {
             stream.max_bytes = setting.max_bytes;
@@ -234,13 +249,40 @@ impl World {
         }
         let Ok(accepted) = self.rig.spool.append(USED[stream], records.clone(), self.rig.now) else { return };
         let known = &mut self.known[stream];
-        let highest = known.given.keys().last().copied().unwrap_or(0);
+        // A disk that fails may not even reserve numbers; then a kill makes those be given again that are nowhere.
+        let counts =
+            |(_, (_, survives)): &(&u64, &(Record, Durability))| !self.faults || *survives > Durability::Window;
+        let highest = known.given.iter().filter(counts).map(|(seq, _)| *seq).max().unwrap_or(0);
         assert!(accepted.first > highest, "number {} was given before", accepted.first);
         assert_eq!(accepted.last - accepted.first + 1, count as u64);
         for (record, seq) in records.into_iter().zip(accepted.first..) {
             known.given.insert(seq, (record, Durability::Window));
             known.waiting.insert(seq);
         }
+        self.stage(stream);
+    }
+
+    /// What the thread does before it sleeps: from then on a kill takes nothing, unless the runtime tier is said to fail.
+    fn stage(&mut self, stream: usize) {
+        if !self.has_runtime() || self.rig.options.sync == Sync::Always {
+            return;
+        }
+        self.rig.spool.harden(USED[stream], Durability::Window, self.rig.now).unwrap();
+        let error = self.rig.status(USED[stream]).runtime_error;
+        assert!(self.faults || error.is_none(), "{error:?}");
+        if error.is_none() {
+            let first = self.first_to_count(stream);
+            self.known[stream].note_safe(first, Durability::Process);
+        }
+    }
+
+    /// A file whose fsync failed looks whole to the next process, which can't know better: it answers for its own records.
+    fn first_to_count(&self, stream: usize) -> u64 {
+        if self.faults { self.known[stream].run_from } else { 0 }
+    }
+
+    fn has_runtime(&self) -> bool {
+        self.rig.options.runtime_dir.is_some()
     }
 
     fn harden(&mut self, stream: usize, durability: Durability) {
@@ -250,9 +292,13 @@ impl World {
         }
         let always = self.rig.options.sync == Sync::Always;
         let reached = if always { Durability::Power } else { durability };
-        for (_, survives) in self.known[stream].given.values_mut() {
-            *survives = reached.max(*survives);
+        let staged = self.has_runtime() && self.rig.status(USED[stream]).runtime_error.is_none();
+        if self.faults && reached == Durability::Process && !staged {
+            // Flash has it without an fsync; when that fails, it is in memory alone again.
+            return;
         }
+        let first = self.first_to_count(stream);
+        self.known[stream].note_safe(first, reached);
     }
 
     fn check_read(&mut self, stream: StreamId, records: &[Sequenced]) {
@@ -341,7 +387,10 @@ impl World {
             // What waits can be read; some of what was read may have grown too old meanwhile.
             assert!(known.waiting.is_subset(readable));
         }
-        self.check_announcements();
+        if end == End::Close {
+            // That takes half a minute, in which everything is committed: a kill or a power cut must find it as it is.
+            self.check_announcements();
+        }
         let clean = end == End::Close && !self.faults;
         let mut lost_at_last = vec![0; USED.len()];
         match end {
@@ -350,6 +399,8 @@ impl World {
                 self.rig.fs.heal();
                 self.rig.spool.close(self.rig.now);
                 self.check();
+                let left = |path: &PathBuf| path.starts_with(crate::spool::sim::TMPFS);
+                assert!(self.faults || !self.rig.fs.files().iter().any(left), "a clean stop leaves nothing behind");
                 lost_at_last = self.known.iter().zip(before).map(|(known, before)| known.lost - before).collect();
             }
             End::Kill => {}
@@ -363,6 +414,8 @@ impl World {
             (known.lost, known.discarded) = (0, 0);
         }
         self.told.clear();
+        let events = &self.rig.spool.logs[StreamId::EVENT.index()];
+        self.last_event = self.last_event.min(events.ledger.next() - 1);
         let events = self.rig.spool.logs[StreamId::EVENT.index()].read(usize::MAX, usize::MAX, self.rig.now);
         events.iter().for_each(|event| self.note_event(event));
         if clean {
@@ -378,6 +431,8 @@ impl World {
         let before: Vec<BTreeSet<u64>> = self.known.iter().map(|known| known.waiting.clone()).collect();
         let survives = match end {
             End::Close => Durability::Window,
+            // Written to flash only, it is in memory alone again when an fsync fails.
+            End::Kill if self.faults && !self.has_runtime() => Durability::Power,
             End::Kill => Durability::Process,
             End::Cut(_) => Durability::Power,
         };
@@ -386,7 +441,12 @@ impl World {
             let ledger = &self.rig.spool.logs[stream.index()].ledger;
             let waits = |seq: &u64| *seq < ledger.next() && ledger.skip_holes(*seq) == *seq;
             known.waiting = known.given.keys().copied().filter(waits).collect();
+            // What this end took was not safe, and its number may be given again.
+            for (_, (_, safe)) in known.given.iter_mut().filter(|(_, (_, safe))| *safe < survives) {
+                *safe = Durability::Window;
+            }
             assert_eq!(known.status.waiting, known.waiting.len() as u64, "a number waits that no record has");
+            known.run_from = ledger.next();
             known.start = known.status.clone();
             known.inherited = u64::MAX;
         }
@@ -394,7 +454,8 @@ impl World {
         self.told.clear();
         for (index, readable) in self.read_everything().into_iter().enumerate() {
             let known = &self.known[index];
-            let must = before[index].iter().filter(|seq| known.given[seq].1 >= survives);
+            let must =
+                before[index].iter().filter(|seq| known.given.get(seq).is_some_and(|(_, safe)| *safe >= survives));
             for seq in must {
                 assert!(readable.contains(seq), "{end:?} took {seq} of {:?}, which was safe", USED[index]);
             }

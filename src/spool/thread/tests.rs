@@ -29,7 +29,15 @@ fn options(dir: &Path, sync: Sync) -> Options {
         priority: 1,
     };
     let streams = ["event", "telemetry", "log"].map(stream).to_vec();
-    Options { dir: dir.to_owned(), streams, sync, segment_bytes: 1 << 20, boot_id: [0; 16], backfill_rate: 0 }
+    Options {
+        dir: dir.to_owned(),
+        streams,
+        sync,
+        runtime_dir: None,
+        segment_bytes: 1 << 20,
+        boot_id: [0; 16],
+        backfill_rate: 0,
+    }
 }
 
 fn open(dir: &Path, sync: Sync) -> (Handle, mpsc::Receiver<Batch>) {
@@ -190,6 +198,48 @@ async fn two_processes_never_share_a_folder() {
     assert_eq!(append(&handle, 1, 10, Durability::Window).await.unwrap().first, 4);
     handle.close().await.unwrap();
     assert_eq!(handle.report().await.unwrap_err(), Closed);
+}
+
+#[tokio::test]
+async fn two_processes_never_share_a_runtime_tier() {
+    let dir = tempfile::tempdir().unwrap();
+    let with_runtime = |state: &str| Options {
+        runtime_dir: Some(dir.path().join("run")),
+        boot_id: [7; 16],
+        ..options(&dir.path().join(state), WINDOW)
+    };
+    let (handle, _batches) = start(with_runtime("one"), clock, Heart::default().pulse("spool")).unwrap();
+    let second = start(with_runtime("two"), clock, Heart::default().pulse("spool"));
+    let Err(StartError::InUse(path)) = second else { panic!("it opened twice") };
+    assert_eq!(path, dir.path().join("run"));
+    handle.close().await.unwrap();
+}
+
+/// On the real file system: a kill leaves the files as they are.
+#[tokio::test]
+async fn what_a_ledger_calls_accepted_is_never_lost_with_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let with_runtime = |run: &str| Options {
+        runtime_dir: Some(dir.path().join(run)),
+        boot_id: [7; 16],
+        ..options(&dir.path().join("state"), Sync::After(Duration::from_secs(600)))
+    };
+    let (handle, _batches) = start(with_runtime("run"), clock, Heart::default().pulse("spool")).unwrap();
+    let (first, _answer) = submission(5, 100, Durability::Window);
+    handle.append(first).await.unwrap();
+    assert_eq!(handle.report().await.unwrap()[T.index()].waiting, 5);
+    // What the kill leaves; the process itself goes on and stops in peace.
+    let copy = dir.path().join("copy/telemetry");
+    std::fs::create_dir_all(&copy).unwrap();
+    for entry in std::fs::read_dir(dir.path().join("run/telemetry")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
+    }
+    handle.close().await.unwrap();
+    std::fs::remove_dir_all(dir.path().join("state")).unwrap();
+    let (handle, _batches) = start(with_runtime("copy"), clock, Heart::default().pulse("spool")).unwrap();
+    assert_eq!(handle.report().await.unwrap()[T.index()].waiting, 5);
+    handle.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use crate::common::subscriber::Subscriber;
 
 mod damage;
 mod device;
+mod flash;
 mod kills;
 mod lifecycle;
 mod limits;
