@@ -363,8 +363,8 @@ impl World {
     fn read_everything(&mut self) -> Vec<BTreeSet<u64>> {
         self.perform(&Step::Rewind);
         let mut numbers: Vec<BTreeSet<u64>> = vec![BTreeSet::new(); USED.len()];
-        // Files that can't be read just now are tried again for at most half a minute.
-        for _ in 0..2 * 6 * 6 {
+        // A file that can't be read is tried six times, each of them.
+        for _ in 0..60 * 6 {
             while let Some((stream, records)) = self.rig.spool.read(3000, self.rig.now) {
                 self.check_read(stream, &records);
                 if stream != StreamId::EVENT {
