@@ -64,6 +64,13 @@ struct Usable {
     may_be_torn: bool,
 }
 
+impl Usable {
+    /// A file that was to become the newest segment: with neither record nor header it tells nothing of what was before it.
+    fn says_nothing(&self) -> bool {
+        self.may_be_torn && !self.has_entries && self.header.is_err()
+    }
+}
+
 struct Inspection<'a, F> {
     fs: &'a dyn FileSystem,
     dir: &'a Path,
@@ -157,7 +164,7 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
             if says_nothing {
                 newest.end = None;
             }
-            says_nothing = !newest.has_entries && newest.header.is_err();
+            says_nothing = newest.says_nothing();
             if !says_nothing {
                 break;
             }
@@ -202,7 +209,7 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
         self.closed_at = if self.clean { saved.next } else { 0 };
         self.holes.clone_from(&saved.holes);
         self.ledger = Ledger::from_checkpoint(&Checkpoint { next: saved.done.saturating_add(1), ..saved });
-        let oldest = usable.first().map(|segment| segment.first);
+        let oldest = usable.first().filter(|segment| !segment.says_nothing()).map(|segment| segment.first);
         let headers = usable.iter().filter_map(|segment| Some(segment.header.as_ref().ok()?.done));
         // Segments are removed when they are done with; without a checkpoint that is all that is known.
         let removed = oldest.filter(|_| checkpoint.is_none()).map(|oldest| oldest.saturating_sub(1));
@@ -234,8 +241,7 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
     fn read(&mut self, segment: &Usable) -> Result<(), E> {
         self.report.segments += 1;
         self.report.bytes += segment.bytes;
-        // A newest file with neither record nor header says nothing of what was before it.
-        if segment.has_entries || segment.header.is_ok() || !segment.may_be_torn {
+        if !segment.says_nothing() {
             self.at = self.at.max(segment.first);
         }
         let finished = self.is_finished(segment);

@@ -363,8 +363,8 @@ impl World {
     fn read_everything(&mut self) -> Vec<BTreeSet<u64>> {
         self.perform(&Step::Rewind);
         let mut numbers: Vec<BTreeSet<u64>> = vec![BTreeSet::new(); USED.len()];
-        // Files that can't be read just now are tried again for at most half a minute.
-        for _ in 0..2 * 6 * 6 {
+        // A file that can't be read is tried six times, each of them.
+        for _ in 0..60 * 6 {
             while let Some((stream, records)) = self.rig.spool.read(3000, self.rig.now) {
                 self.check_read(stream, &records);
                 if stream != StreamId::EVENT {
@@ -387,8 +387,8 @@ impl World {
             // What waits can be read; some of what was read may have grown too old meanwhile.
             assert!(known.waiting.is_subset(readable));
         }
-        if end == End::Close {
-            // That takes half a minute, in which everything is committed: a kill or a power cut must find it as it is.
+        if end == End::Close || !self.is_ready_for(end) {
+            // That takes half a minute, in which everything is committed.
             self.check_announcements();
         }
         let clean = end == End::Close && !self.faults;
@@ -424,6 +424,14 @@ impl World {
             }
         }
         self.rest_of_reopening(end, clean);
+    }
+
+    /// Whether a kill or a power cut may find it as it is. While no tier takes a checkpoint, the numbers that an earlier kill
+    /// skipped are noted nowhere, and the next process takes them for lost records.
+    fn is_ready_for(&self, end: End) -> bool {
+        let tiered = self.has_runtime() && self.rig.options.sync != Sync::Always;
+        let works = |stream: &StreamId| self.rig.status(*stream).runtime_error.is_none();
+        !self.faults || end == End::Kill && tiered && USED.iter().all(works)
     }
 
     /// Compares what is there with what must be.
