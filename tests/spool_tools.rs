@@ -32,11 +32,11 @@ fn bodies() -> Vec<(Vec<u8>, &'static str, Value)> {
     ]
 }
 
-/// A sidecar whose broker is not there, in segments of 64 KiB.
+/// A sidecar whose broker is not there, in segments of 64 KiB. Every record is on flash at once.
 fn sidecar() -> Sidecar {
     let nobody = TcpListener::bind((own_address(), 0)).unwrap().local_addr().unwrap();
     let mut home = Home::new([format!("mqtt://{nobody}")]);
-    home.spool = "sync = \"1s\"\nsegment_bytes = \"64KiB\"".to_owned();
+    home.spool = "sync = \"always\"\nsegment_bytes = \"64KiB\"".to_owned();
     Sidecar::start(home)
 }
 
