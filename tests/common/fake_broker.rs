@@ -38,7 +38,7 @@ pub enum Reply {
     Late,
     /// No PUBACK on this connection.
     Never,
-    /// Two PUBACKs, in one piece.
+    /// PUBACK at once, and the same again late.
     Twice,
     /// A PUBACK for a packet id that was never used, then the right one.
     Unknown,
@@ -282,14 +282,7 @@ impl Line<'_> {
                 self.hang()?;
                 return Ok(Next::Close);
             }
-            Reply::Twice => {
-                self.hold(publish, true);
-                let open = self.open.pop();
-                self.settled(open.and_then(|open| open.record));
-                let ack = Packet::PubAck(PubAck::new(pkid));
-                self.wire.write_all(&[ack.clone(), ack])?;
-                return Ok(Next::On);
-            }
+            Reply::Twice => self.open.push(Open { pkid, record: None, late: true }),
             // MQTT 3.1.1 section 2.3.1: 0 is no packet id.
             Reply::Unknown => self.ack(0)?,
             Reply::Ack | Reply::AckAndDrop | Reply::Late | Reply::Never => {}
@@ -343,15 +336,10 @@ impl Line<'_> {
 
     fn release(&mut self, place: usize) -> io::Result<()> {
         let open = self.open.remove(place);
-        self.settled(open.record);
-        self.ack(open.pkid)
-    }
-
-    /// Enters an acknowledgement into the account.
-    fn settled(&mut self, record: Option<(String, u64)>) {
-        if let Some(record) = record {
+        if let Some(record) = open.record {
             self.account.update(|account| account.records.entry(record).or_default().acknowledged += 1);
         }
+        self.ack(open.pkid)
     }
 
     fn ack(&mut self, pkid: u16) -> io::Result<()> {

@@ -58,15 +58,6 @@ impl Wire {
         write(&self.stream, packet)
     }
 
-    /// Sends some packets in one piece.
-    pub fn write_all(&mut self, packets: &[Packet]) -> io::Result<()> {
-        let mut bytes = BytesMut::new();
-        for packet in packets {
-            encode(packet, &mut bytes)?;
-        }
-        self.stream.write_all(&bytes)
-    }
-
     /// Ends the connection as a crash would: nothing more is read or written.
     pub fn close(&self) {
         // It may be gone already, which is as good.
@@ -77,10 +68,6 @@ impl Wire {
 /// Sends one packet over a second handle.
 pub fn write(mut stream: &TcpStream, packet: &Packet) -> io::Result<()> {
     let mut bytes = BytesMut::new();
-    encode(packet, &mut bytes)?;
+    packet.write(&mut bytes, MAX_PACKET).map_err(|wrong| io::Error::new(ErrorKind::InvalidData, wrong))?;
     stream.write_all(&bytes)
-}
-
-fn encode(packet: &Packet, bytes: &mut BytesMut) -> io::Result<usize> {
-    packet.write(bytes, MAX_PACKET).map_err(|wrong| io::Error::new(ErrorKind::InvalidData, wrong))
 }
