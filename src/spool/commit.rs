@@ -52,7 +52,10 @@ impl Log {
             return Err(io::Error::other(text.to_owned()));
         }
         let idle = self.pending.is_empty();
-        let mut done = step(self);
+        // No segment may go beyond what the checkpoint knows: a crash right behind it would take numbers that were skipped
+        // for records that wait.
+        let known = if idle || self.leased_to >= self.ledger.next() { Ok(()) } else { self.save(LEASE, now) };
+        let mut done = known.and_then(|()| step(self));
         if done.is_ok() && self.trouble.is_some() {
             // The checkpoint fell behind meanwhile. And where nothing was to be written, this is the try.
             let saved = self.save(LEASE, now);
