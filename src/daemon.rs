@@ -190,7 +190,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     );
     let publisher = tokio::spawn(publisher.run());
     let pulse = heart.pulse("ingest");
-    let ingest = tokio::spawn(ingest::run(submitted, refusals, spool.clone(), config.spool.sync, pulse, ingest_stop));
+    let ingest = tokio::spawn(ingest::run(submitted, refusals, spool.clone(), pulse, ingest_stop));
     let pulse = heart.pulse("health");
     let health = health::Wiring {
         requests,

@@ -1,23 +1,22 @@
 //! The ingest flow: everything that becomes a record comes through here, in order, on its way into the spool.
 //!
-//! Devices, the local API and the health flow share one bounded channel: when the spool is slow, they wait, and a serial port
-//! that waits leaves its bytes to the kernel.
+//! Devices, the local API and the health flow share one bounded channel: when the spool is slow, they wait, and a
+//! serial port that waits leaves its bytes to the kernel.
 
-use crate::config::Sync;
 use crate::pulse::Pulse;
-use crate::record::{Durability, StreamId, Submission};
+use crate::record::{StreamId, Submission};
 use crate::spool::thread::Handle;
 use tokio::sync::{mpsc, watch};
 
 /// Submissions that wait for the spool before their senders wait themselves.
 pub const WAITING: usize = 64;
 
-/// `refused` tells of records that were wrong and never came this far. Runs until every sender is gone, or `stop` is set and what had been sent by then is in the spool.
+/// `refused` tells of records that were wrong and never came this far. Runs until every sender is gone, or `stop` is
+/// set and what had been sent by then is in the spool.
 pub async fn run(
     mut submissions: mpsc::Receiver<Submission>,
     mut refused: mpsc::Receiver<(StreamId, u64)>,
     spool: Handle,
-    sync: Sync,
     mut pulse: Pulse,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -38,10 +37,7 @@ pub async fn run(
             // Senders get an error from now on; what is in the channel still comes.
             _ = stop.changed() => submissions.close(),
         }
-        for mut submission in batch.drain(..) {
-            if sync == Sync::Always {
-                submission.durability = Durability::Power;
-            }
+        for submission in batch.drain(..) {
             if spool.append(submission).await.is_err() {
                 return;
             }

@@ -224,7 +224,8 @@ impl HealthFlow {
         (status, complaints.into_iter().map(|complaint| complaint.what).collect())
     }
 
-    /// Publishes the health document, on the stream of logs: the ledgers of the others count what is the user's. With a full channel it is left out: the next one says more.
+    /// Publishes the health document, on the stream of logs: the ledgers of the others count what is the user's. With a
+    /// full channel it is left out: the next one says more.
     fn publish(&self, status: &Status) {
         let Ok(data) = serde_json::to_vec(status) else { return };
         let record = Record { topic: "health".to_owned(), time: host::now(), encoding: Encoding::Json, data };
