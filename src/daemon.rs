@@ -9,7 +9,7 @@
 //! spool; the publisher delivers what it can within [`DRAIN`] and says good-bye; the spool is closed.
 
 use crate::api::{self, Api};
-use crate::config::{Config, Sync};
+use crate::config::Config;
 use crate::device;
 use crate::health::{self, Identity};
 use crate::host;
@@ -134,7 +134,6 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
                 // MQTT 3.1.1 section 1.5.3: a topic has 65,535 bytes at the most.
                 max_topic: usize::from(u16::MAX).saturating_sub(config.mqtt.topic_prefix.len() + "/app/".len()),
                 clock: host::now,
-                sync_always: config.spool.sync == Sync::Always,
             };
             let (pulse, stop) = (heart.pulse("local API"), sources_stop.clone());
             sources.spawn(async move {

@@ -66,7 +66,6 @@ impl Sidecar {
             max_payload: MAX_PAYLOAD,
             max_topic: 100,
             clock: || Timestamp { wall_ms: 1_800_000_000_000, mono_ms: 7, quality: ClockQuality::Trusted },
-            sync_always: false,
         };
         let (ready, is_ready) = std_mpsc::channel();
         let dir = runtime_dir.to_owned();

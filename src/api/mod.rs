@@ -51,6 +51,4 @@ pub struct Api {
     pub max_topic: usize,
     /// Where time stamps come from.
     pub clock: Clock,
-    /// Whether the configuration wants every record to survive a power cut (`spool.sync = "always"`).
-    pub sync_always: bool,
 }

@@ -84,7 +84,7 @@ async fn take_in(
     };
     drop(body);
     let accepted = records.len();
-    let durability = if target.sync || api.sync_always { Durability::Power } else { Durability::Process };
+    let durability = if target.sync { Durability::Power } else { Durability::Process };
     let stream = target.stream;
     let submit = |reply| Submission { stream, records, durability, reply: Some(reply) };
     let seqs = routes::ask(&api.submissions, submit).await??;
@@ -273,7 +273,6 @@ mod tests {
             max_payload: 1000,
             max_topic: 20,
             clock: || Timestamp { wall_ms: 1, mono_ms: 1, quality: ClockQuality::Unsynced },
-            sync_always: false,
         }
     }
 
