@@ -9,6 +9,7 @@ use crate::spool::Batch;
 use crate::spool::thread::{CREDIT, Closed, cost};
 use crate::stats::{LinkState, LinkStatus};
 use std::collections::VecDeque;
+use std::ops::Bound;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -108,11 +109,21 @@ impl Publisher {
 
     fn enqueue(&mut self, batch: Batch) {
         // Records of an earlier epoch will come again, or have come already.
-        if batch.epoch == self.epoch {
-            let priority = self.streams.get(batch.stream.index()).map_or(0, |stream| stream.priority);
-            let queue = self.queue.entry(priority).or_default();
-            queue.extend(batch.records.into_iter().map(|record| (batch.stream, record)));
+        if batch.epoch != self.epoch {
+            return;
         }
+        let Batch { stream, records, urgency, .. } = batch;
+        let mut moved = VecDeque::new();
+        // A stream keeps its order: what it has in less urgent places comes along.
+        for (_, less_urgent) in self.queue.range_mut((Bound::Excluded(urgency), Bound::Unbounded)) {
+            let (ours, others): (VecDeque<_>, _) =
+                std::mem::take(less_urgent).into_iter().partition(|(of, _)| *of == stream);
+            *less_urgent = others;
+            moved.extend(ours);
+        }
+        let queue = self.queue.entry(urgency).or_default();
+        queue.append(&mut moved);
+        queue.extend(records.into_iter().map(|record| (stream, record)));
     }
 
     /// Sends the retained messages that this connection has not seen yet.
@@ -149,8 +160,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// The oldest record of the most urgent streams that have one here: on a slow link an event doesn't wait for the
-    /// credit's worth of a backlog.
+    /// The oldest of the most urgent records that are here: on a slow link an event doesn't wait for the credit's worth of a
+    /// backlog.
     fn next_queued(&mut self) -> Option<(StreamId, Sequenced)> {
         self.queue.values_mut().find_map(VecDeque::pop_front)
     }

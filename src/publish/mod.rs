@@ -25,8 +25,8 @@ use crate::inflight::Window;
 use crate::mqtt::{Connection, LinkError, Message, Session};
 use crate::pulse::Pulse;
 use crate::record::{Clock, Retained, Sequenced, StreamId};
-use crate::spool::Batch;
 use crate::spool::thread::{Closed, Handle};
+use crate::spool::{Batch, Urgency};
 use crate::stats::{LinkState, LinkStatus};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -90,8 +90,8 @@ pub struct Publisher {
     /// Index into `mqtt.servers` of the next one to be tried.
     server: usize,
     window: Window,
-    /// What waits for room in the window, by the priority of its stream.
-    queue: BTreeMap<u8, VecDeque<(StreamId, Sequenced)>>,
+    /// What waits for room in the window.
+    queue: BTreeMap<Urgency, VecDeque<(StreamId, Sequenced)>>,
     outbox: VecDeque<Message>,
     /// The retained messages as this connection has seen them.
     said: Vec<Message>,

@@ -1,12 +1,21 @@
-//! How fast a backlog is handed to the publisher: what a stream took in before the latest rewind, which is before
-//! the present connection, goes out at a steady pace if the configuration gives one (`mqtt.backfill_rate`).
+//! How a backlog is handed to the publisher: what a stream took in before the latest rewind, which is before the present
+//! connection. Everything after that is *live*.
 //!
-//! Constraints: the pace is one for all streams together, and only their backlogs pay for it; a stream whose backlog
-//! has to wait keeps its order and holds up no other stream; when nothing may go out nobody is woken before its time.
+//! - It goes out at a steady pace if the configuration gives one (`mqtt.backfill_rate`). The pace is one for all streams
+//!   together, and only their backlogs pay for it; a stream whose backlog has to wait keeps its order and holds up no other
+//!   stream; when nothing may go out nobody is woken before its time.
+//! - It lets live records of less urgent streams go first, as long as these take no more than a quarter of the link: an hour
+//!   of backlog holds up no stream's present, and a flood of logs can't hold up the backlog.
 
+use super::log::cost;
 use crate::pace::Pace;
 use crate::record::{Sequenced, StreamId};
 use std::num::NonZeroU32;
+
+/// Bytes of backlog that pay for one byte of a less urgent stream's live records.
+const PRICE: usize = 3;
+/// Bytes of live records that may go first before a backlog pays for them.
+const LOAN: usize = 16 * 1024;
 
 /// The pace, and where the backlogs end.
 pub(super) struct Backfill {
@@ -16,13 +25,15 @@ pub(super) struct Backfill {
     live_from: Vec<u64>,
     /// A backlog was held back until then, in milliseconds of the monotonic clock.
     held_until_ms: Option<u64>,
+    /// Bytes of backlog that have to pay for live records which went first.
+    owed: usize,
 }
 
 impl Backfill {
     /// `rate` records per second, 0 for no limit. Before the first rewind nobody is connected and nothing is held back.
     pub(super) fn new(rate: u32, now_ms: u64) -> Self {
         let pace = NonZeroU32::new(rate).map(|rate| Pace::new(rate, now_ms));
-        Backfill { pace, live_from: Vec::new(), held_until_ms: None }
+        Backfill { pace, live_from: Vec::new(), held_until_ms: None, owed: 0 }
     }
 
     /// A new connection: every stream's records below these numbers are its backlog.
@@ -32,7 +43,7 @@ impl Backfill {
 
     /// How many records of the stream may be read, the first of them being `next`.
     pub(super) fn allowance(&mut self, stream: StreamId, next: u64, now_ms: u64) -> usize {
-        let is_backlog = next < self.live_from(stream);
+        let is_backlog = self.is_backlog(stream, next);
         let Some(pace) = self.pace.as_mut().filter(|_| is_backlog) else { return usize::MAX };
         let available = pace.available(now_ms);
         if available == 0 {
@@ -41,13 +52,26 @@ impl Backfill {
         usize::try_from(available).unwrap_or(usize::MAX)
     }
 
-    /// These records were read.
+    /// Bytes of live records that may go before the backlog of a more urgent stream; 0: none.
+    pub(super) fn overtaking(&self) -> usize {
+        LOAN.saturating_sub(self.owed / PRICE)
+    }
+
+    /// These records were read in their stream's turn.
     pub(super) fn spend(&mut self, stream: StreamId, records: &[Sequenced]) {
         let live_from = self.live_from(stream);
+        let backlog = || records.iter().filter(|record| record.seq < live_from);
         if let Some(pace) = &mut self.pace {
-            let paid = records.iter().filter(|record| record.seq < live_from).count();
-            pace.take(u64::try_from(paid).unwrap_or(u64::MAX));
+            pace.take(u64::try_from(backlog().count()).unwrap_or(u64::MAX));
         }
+        let paid: usize = backlog().map(|record| cost(&record.record)).sum();
+        self.owed = self.owed.saturating_sub(paid);
+    }
+
+    /// These live records were read before the backlog of a more urgent stream.
+    pub(super) fn overtake(&mut self, records: &[Sequenced]) {
+        let bytes: usize = records.iter().map(|record| cost(&record.record)).sum();
+        self.owed = self.owed.saturating_add(bytes.saturating_mul(PRICE));
     }
 
     /// When reading is worth another try.
@@ -58,6 +82,11 @@ impl Backfill {
     /// The wait is over; whoever reads next tries again.
     pub(super) fn tick(&mut self, now_ms: u64) {
         self.held_until_ms = self.held_until_ms.filter(|&due| now_ms < due);
+    }
+
+    /// Whether this record of the stream was taken in before the latest rewind.
+    pub(super) fn is_backlog(&self, stream: StreamId, seq: u64) -> bool {
+        seq < self.live_from(stream)
     }
 
     fn live_from(&self, stream: StreamId) -> u64 {

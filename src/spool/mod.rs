@@ -148,8 +148,26 @@ pub struct Batch {
     pub stream: StreamId,
     /// In order, not empty.
     pub records: Vec<Sequenced>,
+    /// How they stand to what else waits to be sent.
+    pub urgency: Urgency,
     /// The rewind that they come after.
     pub epoch: u64,
+}
+
+/// What goes first on the link; the least is the most urgent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Urgency(u16);
+
+impl Urgency {
+    /// Records in the turn of their stream, which has this priority.
+    pub fn of(priority: u8) -> Self {
+        Urgency(2 * u16::from(priority) + 1)
+    }
+
+    /// Live records before the backlog of a stream of this priority.
+    pub fn before(priority: u8) -> Self {
+        Urgency(2 * u16::from(priority))
+    }
 }
 
 impl Spool {
@@ -243,20 +261,53 @@ impl Spool {
     }
 
     /// The next records to be published: of the most urgent stream that has any, in turn among equals. A backlog that
-    /// has to keep its pace is passed over, so that it holds up no other stream.
-    pub fn read(&mut self, limit: usize, now: Timestamp) -> Option<(StreamId, Vec<Sequenced>)> {
-        let mut found = None;
+    /// has to keep its pace is passed over, and live records of less urgent streams may go before a backlog.
+    pub fn read(&mut self, limit: usize, now: Timestamp) -> Option<(StreamId, Vec<Sequenced>, Urgency)> {
+        let found = self.overtake(limit, now).or_else(|| self.read_in_turn(limit, now));
+        self.announce(now);
+        found
+    }
+
+    fn read_in_turn(&mut self, limit: usize, now: Timestamp) -> Option<(StreamId, Vec<Sequenced>, Urgency)> {
         for place in 0..self.turns.len() {
-            let Some(&stream) = self.turns.get(place) else { break };
+            let &stream = self.turns.get(place)?;
             let records = self.read_from(stream, limit, now);
             if !records.is_empty() {
                 self.end_turn(place);
-                found = Some((stream, records));
-                break;
+                return Some((stream, records, Urgency::of(self.priority(stream))));
             }
         }
-        self.announce(now);
-        found
+        None
+    }
+
+    /// Live records that would have to wait for the backlog of another stream, which comes before theirs.
+    fn overtake(&mut self, limit: usize, now: Timestamp) -> Option<(StreamId, Vec<Sequenced>, Urgency)> {
+        let limit = self.backfill.overtaking().min(limit);
+        if limit == 0 {
+            return None;
+        }
+        let mut backlog = None;
+        for place in 0..self.turns.len() {
+            let &stream = self.turns.get(place)?;
+            let Some(log) = self.logs.get_mut(stream.index()) else { continue };
+            let Some(next) = log.next_to_read() else { continue };
+            match backlog {
+                _ if self.backfill.is_backlog(stream, next) => {
+                    backlog.get_or_insert(log.rules.stream.priority);
+                }
+                // What is live and most urgent goes in its turn.
+                None => return None,
+                Some(priority) => {
+                    let records = log.read(limit, usize::MAX, now);
+                    if !records.is_empty() {
+                        self.backfill.overtake(&records);
+                        self.end_turn(place);
+                        return Some((stream, records, Urgency::before(priority)));
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// The next records of this stream, as many as may go out now.
@@ -271,12 +322,16 @@ impl Spool {
 
     /// Puts the stream behind the others of its priority.
     fn end_turn(&mut self, place: usize) {
-        let priority = |id: &StreamId| self.logs.get(id.index()).map(|log| log.rules.stream.priority);
+        let priority = |id: &StreamId| self.priority(*id);
         let Some(mine) = self.turns.get(place).map(priority) else { return };
         let end = self.turns.iter().rposition(|id| priority(id) == mine).unwrap_or(place);
         if let Some(equals) = self.turns.get_mut(place..=end) {
             equals.rotate_left(1);
         }
+    }
+
+    fn priority(&self, stream: StreamId) -> u8 {
+        self.logs.get(stream.index()).map_or(u8::MAX, |log| log.rules.stream.priority)
     }
 
     /// Does what is due.

@@ -311,10 +311,10 @@ impl Server {
         while self.lent < CREDIT {
             let Ok(place) = self.push.try_reserve() else { return };
             let limit = BATCH.min(CREDIT - self.lent);
-            let Some((stream, records)) = self.spool.read(limit, (self.clock)()) else { return };
+            let Some((stream, records, urgency)) = self.spool.read(limit, (self.clock)()) else { return };
             let cost: usize = records.iter().map(|sequenced| cost(&sequenced.record)).sum();
             self.lent = self.lent.saturating_add(cost);
-            place.send(Batch { stream, records, epoch: self.epoch });
+            place.send(Batch { stream, records, urgency, epoch: self.epoch });
         }
     }
 }

@@ -1,6 +1,8 @@
 //! A backlog that goes out at its pace.
 
 use super::*;
+use crate::spool::Urgency;
+use crate::spool::thread::cost;
 
 /// What the thread does: reads while it may, and comes back when something is due.
 struct Drain {
@@ -73,6 +75,49 @@ fn a_live_record_never_waits_for_the_backlog_of_another_stream() {
     assert_eq!(drain.numbers(T), [1], "and never goes before the backlog of its own");
     drain.run(20_000);
     assert_eq!(drain.numbers(T), (1..=101).collect::<Vec<_>>());
+}
+
+/// Reads as a publisher with a slow link does: a few records at a time.
+fn next_few(rig: &mut Rig, bytes: usize) -> (StreamId, Vec<u64>, Urgency) {
+    let (stream, records, urgency) = rig.spool.read(bytes, rig.now).unwrap();
+    (stream, records.iter().map(|record| record.seq).collect(), urgency)
+}
+
+#[test]
+fn a_live_record_never_waits_for_the_unpaced_backlog_of_a_more_urgent_stream() {
+    let mut rig = Drain::new(0, 5000).rig;
+    // The log's own backlog is out already.
+    rig.spool.acknowledge(L, 5000, rig.now);
+    assert_eq!(next_few(&mut rig, 1000).0, T);
+    rig.append_to(L, &["live"; 3]).unwrap();
+    let live = (L, vec![5001, 5002, 5003], Urgency::before(1));
+    assert_eq!(next_few(&mut rig, 1000), live);
+    let (stream, _, urgency) = next_few(&mut rig, 1000);
+    assert_eq!((stream, urgency), (T, Urgency::of(1)), "and then it goes on");
+    rig.append_to(StreamId::EVENT, &["urgent"]).unwrap();
+    assert_eq!(next_few(&mut rig, 1000), (StreamId::EVENT, vec![1], Urgency::of(0)));
+    rig.spool.rewind();
+    assert_eq!(next_few(&mut rig, 1000).0, StreamId::EVENT);
+    assert_eq!(next_few(&mut rig, 1000).0, T, "what was live a connection ago is backlog now");
+}
+
+#[test]
+fn a_flood_of_live_records_never_takes_more_than_a_quarter_from_a_more_urgent_backlog() {
+    let mut rig = Drain::new(0, 20_000).rig;
+    rig.spool.acknowledge(L, 20_000, rig.now);
+    let mut bytes = [0; 3];
+    while rig.status(T).waiting > 100 {
+        rig.append_to(L, &["a flood of logs"; 20]).unwrap();
+        let (stream, records, _) = rig.spool.read(1500, rig.now).unwrap();
+        bytes[stream.index()] += records.iter().map(|record| cost(&record.record)).sum::<usize>();
+        rig.spool.acknowledge(stream, records.last().unwrap().seq, rig.now);
+    }
+    let share = bytes[L.index()] as f64 / (bytes[L.index()] + bytes[T.index()]) as f64;
+    assert!((0.2..0.27).contains(&share), "{share}");
+    // Nothing is held back when the backlog is out.
+    rig.spool.acknowledge(T, 20_000, rig.now);
+    let waiting = rig.status(L).waiting;
+    assert_eq!(rig.numbers(L).len() as u64, waiting);
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn records_that_the_broker_takes_in_time_never_touch_the_disk() {
     rig.fs.journal();
     for number in 0..20_000 {
         let accepted = rig.append_to(T, &["in time"]).unwrap();
-        assert_eq!(rig.spool.read(1, rig.now).map(|(_, records)| records[0].seq), Some(accepted.last));
+        assert_eq!(rig.spool.read(1, rig.now).map(|(_, records, _)| records[0].seq), Some(accepted.last));
         rig.tick_after(500);
         rig.spool.acknowledge(T, accepted.last, rig.now);
         rig.spool.tick(rig.now);

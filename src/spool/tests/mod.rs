@@ -128,7 +128,7 @@ impl Rig {
     /// Everything that waits behind the cursor.
     fn read_all(&mut self) -> Vec<(StreamId, Sequenced)> {
         let mut all = Vec::new();
-        while let Some((stream, records)) = self.spool.read(10_000, self.now) {
+        while let Some((stream, records, _)) = self.spool.read(10_000, self.now) {
             all.extend(records.into_iter().map(|record| (stream, record)));
         }
         all

@@ -204,7 +204,7 @@ impl World {
             Step::Harden { stream, durability } => self.harden(stream, durability),
             Step::Tick { ms } => self.rig.tick_after(ms),
             Step::Read { limit } => {
-                if let Some((stream, records)) = self.rig.spool.read(limit, now) {
+                if let Some((stream, records, _)) = self.rig.spool.read(limit, now) {
                     self.check_read(stream, &records);
                 }
             }
@@ -365,7 +365,7 @@ impl World {
         let mut numbers: Vec<BTreeSet<u64>> = vec![BTreeSet::new(); USED.len()];
         // A file that can't be read is tried six times, each of them.
         for _ in 0..60 * 6 {
-            while let Some((stream, records)) = self.rig.spool.read(3000, self.rig.now) {
+            while let Some((stream, records, _)) = self.rig.spool.read(3000, self.rig.now) {
                 self.check_read(stream, &records);
                 if stream != StreamId::EVENT {
                     numbers[stream.index() - 1].extend(records.iter().map(|record| record.seq));
