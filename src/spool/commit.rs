@@ -1,31 +1,46 @@
 //! Writing a stream to flash: pending records into the active segment, and onto the medium.
 //!
 //! An error of the disk is kept as *trouble*: the records stay pending, the disk is left in peace until the next try is
-//! due, and the first step that works ends it.
+//! due, and the first step that works ends it. On a disk that is full, a stream whose rule is `drop-oldest` gives up its oldest
+//! segment for the records to come.
 
+use super::ledger::Fate;
 use super::log::{Active, Created, Log, Pending, Segment, made_at};
 use super::segment::{Header, encode_entry};
 use super::upkeep::LEASE;
-use crate::record::Timestamp;
+use crate::config::WhenFull;
+use crate::record::{StreamId, Timestamp};
 use std::io;
 
 /// Bytes handed to the file system in one write.
 pub(super) const WRITE_BYTES: usize = 64 * 1024;
 /// Waits between tries of a disk that fails, in milliseconds: doubling from the first to the second.
 pub(super) const RETRY_MS: (u64, u64) = (1_000, 30_000);
+/// When a full disk that others fill is worth another segment, in milliseconds.
+const FREE_AGAIN_MS: u64 = 600_000;
 
 /// What a disk that fails makes us wait for.
 pub(super) struct Trouble {
     pub text: String,
     pub retry_at_ms: u64,
     wait_ms: u64,
+    /// The disk has no space left.
+    full: bool,
+}
+
+/// What was given up for the sake of a full disk.
+pub(super) struct Freed {
+    at_ms: u64,
+    bytes: u64,
+    /// What we have written since.
+    refilled: u64,
 }
 
 impl Trouble {
     /// The wait after an error: twice as long as the one before it.
-    pub(super) fn after(before: Option<&Trouble>, text: String, mono_ms: u64) -> Trouble {
+    pub(super) fn after(before: Option<&Trouble>, text: String, full: bool, mono_ms: u64) -> Trouble {
         let wait_ms = before.map_or(RETRY_MS.0, |trouble| (trouble.wait_ms * 2).min(RETRY_MS.1));
-        Trouble { text, retry_at_ms: mono_ms.saturating_add(wait_ms), wait_ms }
+        Trouble { text, retry_at_ms: mono_ms.saturating_add(wait_ms), wait_ms, full }
     }
 }
 
@@ -38,12 +53,44 @@ impl Log {
 
     /// Writes pending records and returns when they are on the medium.
     pub fn commit(&mut self, now: Timestamp) -> io::Result<()> {
-        self.guarded(now, |log| {
+        let step = |log: &mut Self| {
             log.write_pending()?;
             log.sync_active()
-        })?;
+        };
+        let again = self.trouble.is_some();
+        let mut done = self.guarded(now, step);
+        // A short shortage is sat out in memory, where memory is enough for acceptance; events are few, and sit out a long one.
+        let urgent = (again || self.rules.window_ms.is_none()) && self.rules.id != StreamId::EVENT;
+        if done.is_err() && urgent && self.free_space(now) {
+            done = self.guarded(now, step);
+        }
+        done?;
         self.enforce_quota(now);
         Ok(())
+    }
+
+    /// Gives up oldest segments for the sake of a full disk, as much as what is pending takes, if that is the stream's rule
+    /// and it is we who fill the disk: where somebody else does, giving up the whole backlog would help nobody. Returns
+    /// whether it is worth trying again now.
+    pub(super) fn free_space(&mut self, now: Timestamp) -> bool {
+        let worthwhile = self.freed.as_ref().is_none_or(|freed| {
+            freed.refilled >= freed.bytes / 2 || now.mono_ms >= freed.at_ms.saturating_add(FREE_AGAIN_MS)
+        });
+        let Some(trouble) = self.trouble.as_mut().filter(|trouble| trouble.full && worthwhile) else { return false };
+        if self.rules.stream.when_full == WhenFull::Reject || self.segments.is_empty() {
+            return false;
+        }
+        trouble.retry_at_ms = now.mono_ms;
+        let wanted = u64::try_from(self.pending_bytes).unwrap_or(u64::MAX);
+        let mut freed = Freed { at_ms: now.mono_ms, bytes: 0, refilled: 0 };
+        while let Some(oldest) = self.segments.front()
+            && freed.bytes < wanted.max(1)
+        {
+            freed.bytes = freed.bytes.saturating_add(oldest.bytes);
+            self.drop_oldest(Fate::Evicted, now);
+        }
+        self.freed = Some(freed);
+        true
     }
 
     /// Runs a step that touches the disk; keeps its error, and the disk in peace until the next try is due.
@@ -87,7 +134,8 @@ impl Log {
             tracing::error!(stream = %name, %dir, "{dir} takes no records ({error}); stream {name} is held in memory");
         }
         let text = format!("{}: {error}", self.dir.display());
-        self.trouble = Some(Trouble::after(self.trouble.as_ref(), text, now.mono_ms));
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        self.trouble = Some(Trouble::after(self.trouble.as_ref(), text, full, now.mono_ms));
     }
 
     /// Seals the active segment after an error. What is pending will be written again, so this segment counts only up to
@@ -134,7 +182,11 @@ impl Log {
         let count = encode_run(self.pending.iter().skip(self.written), room.min(WRITE_BYTES), &mut self.scratch)?;
         active.unsynced = true;
         active.file.append(&self.scratch)?;
-        active.segment.bytes += u64::try_from(self.scratch.len()).unwrap_or(0);
+        let bytes = u64::try_from(self.scratch.len()).unwrap_or(0);
+        active.segment.bytes += bytes;
+        if let Some(freed) = &mut self.freed {
+            freed.refilled = freed.refilled.saturating_add(bytes);
+        }
         active.next += u64::try_from(count).unwrap_or(0);
         self.written += count;
         self.disk_end = active.next;

@@ -14,7 +14,7 @@
 //! parts copied aside and counted). After a failed write or fsync the active segment is sealed at its last good byte
 //! and never touched again: its pending records go to a new one.
 
-use super::commit::Trouble;
+use super::commit::{Freed, Trouble};
 use super::fs::{FileSystem, LogFile};
 use super::ledger::{Fate, Ledger};
 use super::read::{Cursor, Stall};
@@ -123,6 +123,8 @@ pub struct Log {
     pub(super) stall: Option<Stall>,
     pub(super) gaps: Vec<Gap>,
     pub(super) trouble: Option<Trouble>,
+    /// The last segment that was given up for a full disk.
+    pub(super) freed: Option<Freed>,
     /// The folder could not be looked into when the log was opened: nobody knows what is in it.
     pub(super) unlisted: bool,
     /// Numbers below this one are reserved on disk.
@@ -161,6 +163,7 @@ impl Log {
             stall: None,
             gaps: Vec::new(),
             trouble: None,
+            freed: None,
             unlisted: false,
             leased_to: 0,
             unsaved_since_ms: None,
@@ -199,7 +202,9 @@ impl Log {
             return Ok(());
         }
         // A disk that works takes the pending ones; the error of one that doesn't is kept in `trouble`.
-        let _ = self.commit(now);
+        if self.commit(now).is_err() && self.free_space(now) {
+            let _ = self.commit(now);
+        }
         while !self.has_memory_for(bytes) {
             if reject {
                 return Err(Refusal::Full);

@@ -361,7 +361,7 @@ impl Runtime {
         if self.trouble.is_none() {
             tracing::warn!("{text}; a kill of the process costs what is not on flash yet");
         }
-        self.trouble = Some(Trouble::after(self.trouble.as_ref(), text, now.mono_ms));
+        self.trouble = Some(Trouble::after(self.trouble.as_ref(), text, false, now.mono_ms));
     }
 
     /// Removes everything: it is on flash or done with.

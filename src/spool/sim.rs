@@ -102,6 +102,8 @@ struct State {
     calls_left: Option<usize>,
     dead: bool,
     resynced: bool,
+    /// Bytes in files that the disk has room for.
+    capacity: Option<usize>,
 }
 
 impl State {
@@ -124,6 +126,14 @@ impl State {
             }
             None => Ok(()),
         }
+    }
+
+    /// How many of `wanted` bytes more the disk has room for.
+    fn room(&self, path: &Path, wanted: usize) -> usize {
+        let Some(capacity) = self.capacity.filter(|_| !path.starts_with(TMPFS)) else { return wanted };
+        let on_disk = self.entries.iter().filter(|(path, _)| !path.starts_with(TMPFS));
+        let used: usize = on_disk.map(|(_, inode)| self.inodes[inode].bytes.len()).sum();
+        capacity.saturating_sub(used).min(wanted)
     }
 
     fn inode_of(&self, path: &Path) -> io::Result<u64> {
@@ -175,6 +185,11 @@ impl SimFs {
     /// The next `count` calls of this kind on paths with this part fail. A failed append writes half of the bytes.
     pub fn fail(&self, call: Call, part: &str, count: usize, errno: Errno) {
         self.state().faults.push(Fault { call, part: part.to_owned(), count, errno });
+    }
+
+    /// The files on the disk can't become more than this many bytes.
+    pub fn limit(&self, capacity: Option<usize>) {
+        self.state().capacity = capacity;
     }
 
     /// No more faults.
@@ -286,8 +301,11 @@ impl LogFile for SimFile {
         let mut state = self.fs.state();
         let was_dead = state.dead;
         let done = state.call(Call::Append, &self.path);
+        let room = state.room(&self.path, bytes.len());
+        let done = done.and_then(|()| if room < bytes.len() { Err(Errno::NOSPC.into()) } else { Ok(()) });
         let part = match &done {
             Ok(()) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && room < bytes.len() => &bytes[..room],
             Err(_) if was_dead => &[],
             Err(_) => &bytes[..bytes.len() / 2],
         };

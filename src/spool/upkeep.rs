@@ -106,7 +106,7 @@ impl Log {
     }
 
     /// Drops the oldest sealed segment with what waits in it. Returns whether there was one.
-    fn drop_oldest(&mut self, fate: Fate, now: Timestamp) -> bool {
+    pub(super) fn drop_oldest(&mut self, fate: Fate, now: Timestamp) -> bool {
         let Some(oldest) = self.segments.front() else { return false };
         let first = oldest.first.max(self.ledger.done().saturating_add(1));
         let last = self.end_of(0).saturating_sub(1);

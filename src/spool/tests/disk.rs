@@ -12,7 +12,9 @@ fn writes(rig: &Rig) -> Vec<(Call, PathBuf)> {
 #[test]
 fn a_full_disk_never_costs_a_record_nor_needs_a_restart() {
     for sync in [Sync::Always, WINDOW] {
-        let mut rig = Rig::new(sync);
+        let mut options = options(sync);
+        options.streams[T.index()].when_full = WhenFull::Reject;
+        let mut rig = Rig::with(options);
         rig.store_many(6);
         rig.fs.fail(Call::Append, ".seg", usize::MAX, Errno::NOSPC);
         let numbers: Vec<u64> = (0..9).map(|_| rig.append_to(T, &["held in memory"]).unwrap().first).collect();
@@ -78,6 +80,72 @@ fn memory_never_grows_while_the_disk_fails() {
     assert!(gaps.windows(2).all(|pair| pair[0]["last"].as_u64().unwrap() + 1 == pair[1]["first"].as_u64().unwrap()));
     rig.cut_and_reopen(4);
     assert_eq!((rig.numbers(T), rig.status(T).evicted), (kept, status.evicted));
+}
+
+/// The disk is smaller than the quota: what the stream is to keep is what came last.
+#[test]
+fn a_disk_that_is_smaller_than_the_quota_never_keeps_old_records_instead_of_new_ones() {
+    for sync in [Sync::Always, WINDOW] {
+        let mut rig = Rig::with(Options { segment_bytes: 64 << 10, ..options(sync) });
+        rig.fs.limit(Some(512 << 10));
+        let record = "x".repeat(1000);
+        let mut last = 0;
+        for _ in 0..2000 {
+            last = rig.append_to(T, &[&record]).unwrap().last;
+            let done = rig.spool.harden(T, Durability::Window, rig.now);
+            assert_eq!(done, Ok(()), "{sync:?}: there is always space to be freed");
+            rig.tick_after(20);
+        }
+        let status = rig.status(T);
+        assert!(status.evicted > 1000 && status.waiting > 400, "{sync:?} {status:?}");
+        rig.tick_after(1000);
+        let status = rig.status(T);
+        let kept = rig.numbers(T);
+        assert!(kept.iter().copied().eq(last + 1 - status.waiting..=last), "{sync:?}: there is a hole");
+        let gaps = rig.events("gap");
+        assert_eq!(gaps.iter().map(|gap| gap["count"].as_u64().unwrap()).sum::<u64>(), status.evicted);
+        assert!(gaps.iter().all(|gap| gap["reason"] == "full"));
+        rig.cut_and_reopen(3);
+        assert!(rig.numbers(T) == kept, "{sync:?}: not all of it was on the disk");
+    }
+}
+
+/// Whatever is freed is eaten up by somebody else.
+#[test]
+fn a_disk_that_others_fill_never_costs_the_whole_backlog() {
+    let mut rig = Rig::with(Options { segment_bytes: 4096, ..options(WINDOW) });
+    let record = "x".repeat(1000);
+    for _ in 0..100 {
+        rig.store(&record);
+    }
+    rig.fs.fail(Call::Append, ".seg", usize::MAX, Errno::NOSPC);
+    for _ in 0..1000 {
+        rig.append_to(T, &[&record]).unwrap();
+        rig.tick_after(60);
+    }
+    let kept = rig.numbers(T);
+    assert!(kept.iter().filter(|&&seq| seq <= 100).count() > 20, "in one minute");
+    rig.fs.heal();
+    rig.settle_down();
+    assert_eq!(rig.status(T).disk_error, None);
+}
+
+#[test]
+fn a_stream_that_rejects_never_gives_up_a_segment_for_a_full_disk() {
+    let mut options = Options { segment_bytes: 64 << 10, ..options(WINDOW) };
+    options.streams[T.index()].when_full = WhenFull::Reject;
+    let mut rig = Rig::with(options);
+    rig.fs.limit(Some(256 << 10));
+    let record = "x".repeat(1000);
+    while rig.append_to(T, &[&record]).is_ok() {
+        rig.tick_after(20);
+    }
+    let status = rig.status(T);
+    assert_eq!((status.refused, status.evicted), (1, 0));
+    assert_eq!(rig.numbers(T), (1..=status.accepted).collect::<Vec<_>>());
+    rig.fs.limit(None);
+    rig.settle_down();
+    assert!(rig.append_to(T, &[&record]).is_ok(), "there is space again");
 }
 
 #[test]
