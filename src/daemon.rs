@@ -150,7 +150,9 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         let now_ms = host::now().wall_ms;
         let (status, shown) = watch::channel(DeviceStatus::closed("serial", now_ms));
         devices.push((serial.name.clone(), shown));
+        let (_, orders) = mpsc::channel(device::ORDERS);
         let wiring = device::Wiring {
+            orders,
             submissions: submissions.clone(),
             status,
             clock: host::now,

@@ -19,7 +19,7 @@
 //! | 3 | [`ingest`] · [`publish`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
 //! | 2 | [`device`] · [`spool`] · [`mqtt`] · [`host`] · [`api`] | one room per thing in the world: devices, disk, broker, machine, local clients |
 //! | 1 | [`frame`] · [`inflight`] · [`backoff`] · [`pace`] | pure state machines: no I/O, no clock of their own |
-//! | 0 | [`record`] · [`stats`] · [`pulse`] · [`config`] | the vocabulary |
+//! | 0 | [`record`] · [`command`] · [`stats`] · [`pulse`] · [`config`] | the vocabulary |
 //!
 //! Where to go for a change: a new framing is a file in [`frame`]; a new kind of device a file in [`device`]; what is on
 //! disk is described at the head of [`spool`]; what goes to the broker, and how a PUBACK finds its record, at the head of
@@ -28,6 +28,8 @@
 // Floor 0
 pub mod pulse;
 pub mod record;
+// A command's answer is encoded as a record is.
+pub mod command;
 pub mod stats;
 // The configuration speaks of payloads, which are explained in `record`.
 pub mod config;

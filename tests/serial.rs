@@ -67,7 +67,8 @@ impl Bridge {
         let (stop, stop_out) = watch::channel(false);
         let mut heart = Heart::default();
         let pulse = heart.pulse("serial meter");
-        let wiring = Wiring { submissions, status: status_in, clock: host::now, pulse, stop: stop_out };
+        let (_, orders) = mpsc::channel(1);
+        let wiring = Wiring { orders, submissions, status: status_in, clock: host::now, pulse, stop: stop_out };
         let task = tokio::spawn(serial::run(config, wiring));
         Bridge { records, status, stop, heart, task }
     }
@@ -130,6 +131,7 @@ fn config(path: &Path) -> Serial {
         flow: Flow::None,
         framing: Framing::Lines { max: 1024 },
         payload: PayloadRule::Auto,
+        commands: None,
     }
 }
 

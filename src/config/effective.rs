@@ -117,6 +117,9 @@ impl Serial {
             PayloadRule::Raw => "raw",
         };
         out.text("payload", payload);
+        if let Some(commands) = &self.commands {
+            out.plain("commands", commands.toml());
+        }
     }
 }
 
@@ -144,7 +147,7 @@ impl Toml {
 }
 
 /// A basic string of TOML.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {

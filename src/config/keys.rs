@@ -39,13 +39,15 @@ pub(super) const STREAM: Schema =
 pub(super) const SERIAL: Schema = Schema {
     name: "serial",
     title: "in [[serial]]",
-    keys: &["name", "path", "baud", "data_bits", "parity", "stop_bits", "flow", "framing", "payload"],
+    keys: &["name", "path", "baud", "data_bits", "parity", "stop_bits", "flow", "framing", "payload", "commands"],
 };
 pub(super) const FRAMING: Schema =
     Schema { name: "serial.framing", title: "in the framing of a [[serial]]", keys: &["kind", "max"] };
+pub(super) const COMMANDS: Schema =
+    Schema { name: "serial.commands", title: "in the commands of a device", keys: &["allow", "rate", "ttl", "reply"] };
 pub(super) const HEALTH: Schema = Schema { name: "health", title: "in [health]", keys: &["interval"] };
 
-const ALL: [&Schema; 8] = [&ROOT, &APP, &MQTT, &SPOOL, &STREAM, &SERIAL, &FRAMING, &HEALTH];
+const ALL: [&Schema; 9] = [&ROOT, &APP, &MQTT, &SPOOL, &STREAM, &SERIAL, &FRAMING, &COMMANDS, &HEALTH];
 
 /// A key, or one value of a key, that is documented and not built yet. Building it removes its line.
 struct Later {

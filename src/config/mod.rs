@@ -10,6 +10,7 @@
 //! A new key: its name in `keys`, its reading in the file of its section, its printing in `effective`, its line in
 //! `systemd/gateway.toml`, and what is said about wrong values in the table of `tests`.
 
+mod commands;
 mod effective;
 mod keys;
 mod load;
@@ -170,6 +171,23 @@ pub struct Serial {
     pub framing: Framing,
     /// How frames become payloads.
     pub payload: PayloadRule,
+    /// Which commands it takes; `None`: none at all.
+    pub commands: Option<Commands>,
+}
+
+/// `commands = { … }` of a device
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commands {
+    /// A command's data, as text, must match one of these patterns, in which `*` stands for any characters; empty:
+    /// everything is allowed (default).
+    pub allow: Vec<String>,
+    /// Commands per second at the most, 1 to 1,000 (default 10).
+    pub rate: u32,
+    /// How long after it was sent a command that does not say so itself may be carried out, 100 ms to 7 days (default 60 s).
+    pub ttl: Duration,
+    /// Serial devices: how long the device may take to answer, 1 ms to 60 s; its next frame is the answer. `None`: none is
+    /// awaited.
+    pub reply: Option<Duration>,
 }
 
 /// `data_bits`

@@ -3,7 +3,7 @@
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
 use super::units::size_text;
-use super::{DataBits, Flow, Framing, MAX_FRAME, Parity, PayloadRule, Serial, StopBits, keys, values};
+use super::{DataBits, Flow, Framing, MAX_FRAME, Parity, PayloadRule, Serial, StopBits, commands, keys, values};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -107,6 +107,7 @@ fn device(section: &Section<'_>, report: &mut Report<'_>, max_payload: usize) ->
         flow: section.choice(report, "flow", &flow).unwrap_or(Flow::None),
         framing: framing(section, report, payload, max_payload),
         payload,
+        commands: commands::read(section, report),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use std::path::Path;
+use std::time::Duration;
 
 fn surroundings() -> Surroundings {
     Surroundings { host: "pi".to_owned(), ..Surroundings::default() }
@@ -439,7 +440,10 @@ fn the_example_never_fails_the_check_and_never_shows_another_default() {
     assert_eq!(mqtt, default.mqtt);
     assert_eq!(all.streams[1], Stream { max_age: all.streams[1].max_age, ..default.streams[1].clone() });
     let minimal = parsed("[[serial]]\nname = \"meter\"\npath = \"/dev/ttyUSB0\"").unwrap().config;
-    assert_eq!(all.serial[0], Serial { path: all.serial[0].path.clone(), ..minimal.serial[0].clone() });
+    let (path, commands) = (all.serial[0].path.clone(), all.serial[0].commands.clone());
+    let Some(Commands { rate: 10, ttl, .. }) = commands else { panic!("{commands:?}") };
+    assert_eq!(ttl, Duration::from_secs(60));
+    assert_eq!(all.serial[0], Serial { path, commands, ..minimal.serial[0].clone() });
 }
 
 // What is printed.

@@ -8,14 +8,20 @@
 
 pub mod serial;
 
+use crate::command::Order;
 use crate::pulse::Pulse;
 use crate::record::{Clock, Submission};
 use crate::stats::DeviceStatus;
 use tokio::sync::{mpsc, watch};
 
+/// Orders that wait for a device before the dispatch flow refuses more.
+pub const ORDERS: usize = 16;
+
 /// What a device's task is connected to.
 #[derive(Debug)]
 pub struct Wiring {
+    /// Commands that this device has to carry out, one after the other. Closed where it takes none.
+    pub orders: mpsc::Receiver<Order>,
     /// Where records go. Bounded: while it is full the device is not read, and its data waits in the kernel.
     pub submissions: mpsc::Sender<Submission>,
     /// Where the task reports. Receivers are notified when the state or the reason changes; the counters are kept up

@@ -239,6 +239,7 @@ mod tests {
             flow: Flow::None,
             framing: crate::config::Framing::Lines { max: 64 },
             payload: crate::record::PayloadRule::Auto,
+            commands: None,
         }
     }
 }
