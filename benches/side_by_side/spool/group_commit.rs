@@ -1,8 +1,8 @@
 //! Records accepted and on the medium, group by group: the spool against nothing but write(2) and fdatasync.
 //!
-//! The contender writes the bytes that the spool has in its segments after the same records, in as many pieces of one length, to
-//! one file that grows, and syncs it after each. Both take turns commit by commit, in changing order, so that a disk that
-//! slows down slows both. Not measured: making the records, creating folders and the first file.
+//! The contender writes the bytes that the spool has in its segments after the same records, in as many pieces of one
+//! length, to one file that grows, and syncs it after each. Both take turns commit by commit, in changing order, so
+//! that a disk that slows down slows both. Not measured: making the records, creating folders and the first file.
 
 use super::super::scratch::Scratch;
 use super::super::tally::{Rounds, Target, Unit, Verdict};

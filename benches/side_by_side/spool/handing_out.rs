@@ -1,5 +1,5 @@
-//! A backlog goes out of the spool, read and acknowledged, against the same records out of a queue in memory, which keeps
-//! nothing: what it costs that they were on disk.
+//! A backlog goes out of the spool, read and acknowledged, against the same records out of a queue in memory, which
+//! keeps nothing: what it costs that they were on disk.
 
 use super::super::Result;
 use super::super::scratch::Scratch;

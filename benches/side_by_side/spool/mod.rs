@@ -8,8 +8,8 @@
 //!        store         on the floor below: a spool as all of them drive it
 //! ```
 //!
-//! Constraints: the real `pillion::spool::Spool` on the real file system, without its thread, for what is measured is the
-//! spool and not a channel; records of 128 bytes; folders on a disk, never on a tmpfs, but for the runtime tier.
+//! Constraints: the real `pillion::spool::Spool` on the real file system, without its thread, for what is measured is
+//! the spool and not a channel; records of 128 bytes; folders on a disk, never on a tmpfs, but for the runtime tier.
 
 mod group_commit;
 mod handing_out;

@@ -1,9 +1,9 @@
 //! What a start costs while a backlog waits: nothing of it may grow with the backlog.
 //!
-//! A process of its own (this binary in another role) opens the spool and says how long that took, what it read and what
-//! memory it had; then it reads and acknowledges everything, and says again what memory it had. The backlog is left as a power
-//! cut would leave it, so the newest segment is looked through; and the kernel has forgotten all files, if we may make it.
-//! pillion's binary itself is started on the largest one.
+//! A process of its own (this binary in another role) opens the spool and says how long that took, what it read and
+//! what memory it had; then it reads and acknowledges everything, and says again what memory it had. The backlog is
+//! left as a power cut would leave it, so the newest segment is looked through; and the kernel has forgotten all files,
+//! if we may make it. pillion's binary itself is started on the largest one.
 
 use super::super::process::Process;
 use super::super::scratch::Scratch;

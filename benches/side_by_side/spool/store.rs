@@ -62,8 +62,8 @@ pub fn record(number: u64, time: Timestamp) -> Record {
     Record { topic: TOPIC.to_owned(), time, encoding: Encoding::Json, data }
 }
 
-/// Fills a spool until it holds so many bytes and a newest segment that is nearly full, the one that opening looks through.
-/// Leaves it as a kill or a power cut would. Returns how many records wait.
+/// Fills a spool until it holds so many bytes and a newest segment that is nearly full, the one that opening looks
+/// through. Leaves it as a kill or a power cut would. Returns how many records wait.
 pub fn fill(state: &Path, bytes: u64) -> Result<u64> {
     let disk: Arc<dyn FileSystem> = Arc::new(Unsynced);
     let mut spool = Spool::open(&disk, &options(state, None, Sync::Always), host::now());
@@ -84,8 +84,8 @@ fn is_newest_full(folder: &Path) -> Result<bool> {
     Ok(newest.is_some_and(|(_, bytes)| bytes > SEGMENT / 8 * 6))
 }
 
-/// The same files under another name: the spool replaces, cuts off and removes, but never appends to what an earlier run
-/// left, so each round can have its own for nothing.
+/// The same files under another name: the spool replaces and removes, but never appends to what an earlier run left,
+/// and there is no torn tail to be cut off, so each round can have its own for nothing.
 pub fn link(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -111,7 +111,8 @@ pub fn forget_files() -> Result<bool> {
     }
 }
 
-/// Reads and acknowledges all that waits in the stream, as far behind as the publisher may be. Returns how many records.
+/// Reads and acknowledges all that waits, as far behind as the publisher may be. Returns how many records of the stream
+/// there were.
 pub fn drain(spool: &mut Spool, mut look: impl FnMut(&Sequenced)) -> u64 {
     let mut held: VecDeque<(StreamId, Vec<Sequenced>)> = VecDeque::new();
     let mut count = 0;
