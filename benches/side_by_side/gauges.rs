@@ -36,6 +36,16 @@ pub fn written(process: u32) -> Result<u64> {
     field(&format!("/proc/{process}/io"), "write_bytes:")
 }
 
+/// Bytes that it has asked the kernel to read so far, wherever they were.
+pub fn read_by(process: u32) -> Result<u64> {
+    field(&format!("/proc/{process}/io"), "rchar:")
+}
+
+/// Bytes that a disk had to fetch for it so far.
+pub fn fetched(process: u32) -> Result<u64> {
+    field(&format!("/proc/{process}/io"), "read_bytes:")
+}
+
 fn threads(process: u32) -> Result<Vec<String>> {
     let folder = format!("/proc/{process}/task");
     let entries = fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?;

@@ -3,7 +3,8 @@
 //! ```text
 //! main ── drain  ─┐              sidecar     pillion's binary, its folders, its local API
 //!      ├─ steady ─┼─ on top of   rivals      bare rumqttc, mosquitto_pub, socat | mosquitto_pub
-//!      └─ rest   ─┘              broker, subscriber, serial_line    what stands around them
+//!      ├─ rest   ─┤              broker, subscriber, serial_line    what stands around them
+//!      └─ spool  ─┘
 //!                                process, gauges, scratch, tally    children, /proc, folders, medians
 //! ```
 //!
@@ -25,6 +26,7 @@ mod rivals;
 mod scratch;
 mod serial_line;
 mod sidecar;
+mod spool;
 mod steady;
 mod subscriber;
 mod tally;
@@ -35,8 +37,8 @@ use std::process::ExitCode;
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Broken>;
 
-const USAGE: &str = "usage: benches/run [--quick] [drain] [steady] [rest]";
-const PARTS: [&str; 3] = ["drain", "steady", "rest"];
+const USAGE: &str = "usage: benches/run [--quick] [drain] [steady] [rest] [spool]";
+const PARTS: [&str; 4] = ["drain", "steady", "rest", "spool"];
 
 /// What the command line asks for.
 struct Order {
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.first().map(String::as_str) {
         Some(rivals::PUBLISHER_ROLE) => rivals::publisher_role(&arguments[1..]),
+        Some(spool::OPENER_ROLE) => spool::opener_role(&arguments[1..]),
         // `cargo test --benches` runs this too, without the flag that `cargo bench` gives.
         _ if !arguments.iter().any(|argument| argument == "--bench") => return ExitCode::SUCCESS,
         _ => order(&arguments).and_then(|order| run(&order)),
@@ -92,6 +95,9 @@ fn run(order: &Order) -> Result<()> {
     }
     if wanted("rest") {
         rest::run(&scratch, order.quick, &mut verdict)?;
+    }
+    if wanted("spool") {
+        spool::run(&scratch, order.quick, &mut verdict)?;
     }
     verdict.print();
     Ok(())

@@ -35,6 +35,8 @@ pub struct Setup<'s> {
     pub broker: Option<u16>,
     /// A serial device.
     pub serial: Option<&'s Path>,
+    /// More configuration, in TOML.
+    pub more: &'s str,
 }
 
 /// A sidecar that runs.
@@ -62,6 +64,11 @@ impl Sidecar {
     /// Waits until its local API answers.
     pub fn ready(&mut self) -> Result<()> {
         self.wait_until("an answer on its socket", |_| true)
+    }
+
+    /// Waits until its ledger says that so many records wait, or one of its own more.
+    pub fn waits(&mut self, records: u64) -> Result<()> {
+        self.wait_until("a backlog", |status| (records..=records + 1).contains(&status.streams["telemetry"].waiting))
     }
 
     /// Waits until it is connected to the broker and all of its devices are open.
@@ -145,7 +152,7 @@ fn configuration(setup: &Setup<'_>, runtime: &Path) -> String {
     format!(
         "state_dir = {:?}\nruntime_dir = {runtime:?}\n\
          [mqtt]\nservers = [\"mqtt://127.0.0.1:{port}\"]\ntopic_prefix = \"{PREFIX}\"\ninflight = {WINDOW}\n\
-         [spool]\nsync = \"1s\"\n{device}",
-        setup.state
+         [spool]\nsync = \"1s\"\n{device}{}",
+        setup.state, setup.more
     )
 }

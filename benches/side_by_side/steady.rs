@@ -66,7 +66,7 @@ fn sidecar(scratch: &Scratch, broker: &Broker, round: usize, lines: u64, results
     let line = SerialLine::new(epoch)?;
     let watch = watch(broker, epoch, lines)?;
     let state = scratch.path(&format!("steady-{round}"));
-    let setup = Setup { state: &state, broker: Some(broker.port()), serial: Some(line.path()) };
+    let setup = Setup { state: &state, broker: Some(broker.port()), serial: Some(line.path()), more: "" };
     let mut sidecar = Sidecar::start(&setup, scratch)?;
     sidecar.online()?;
     let (id, mut written) = (sidecar.id(), 0);

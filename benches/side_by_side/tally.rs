@@ -46,6 +46,7 @@ pub enum Unit {
     Bytes,
     Ratio,
     WakeUps,
+    Syncs,
 }
 
 impl Unit {
@@ -57,7 +58,7 @@ impl Unit {
             Unit::Mebibytes => "MiB",
             Unit::Bytes => "bytes",
             Unit::Ratio => "×",
-            Unit::WakeUps => "/s",
+            Unit::WakeUps | Unit::Syncs => "/s",
         }
     }
 
@@ -65,7 +66,7 @@ impl Unit {
         match self {
             Unit::PerSecond | Unit::Bytes => thousands(value),
             Unit::Milliseconds | Unit::Seconds => format!("{value:.3}"),
-            Unit::Mebibytes | Unit::Ratio | Unit::WakeUps => format!("{value:.2}"),
+            Unit::Mebibytes | Unit::Ratio | Unit::WakeUps | Unit::Syncs => format!("{value:.2}"),
         }
     }
 }
