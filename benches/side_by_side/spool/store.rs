@@ -119,7 +119,7 @@ pub fn drain(spool: &mut Spool, mut look: impl FnMut(&Sequenced)) -> u64 {
     loop {
         let read = spool.read(BATCH, host::now());
         let is_over = read.is_none();
-        held.extend(read);
+        held.extend(read.map(|(stream, records, _)| (stream, records)));
         if is_over && held.is_empty() {
             return count;
         }

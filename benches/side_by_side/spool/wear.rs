@@ -129,7 +129,7 @@ fn flow(scratch: &Scratch, rate: u64, seconds: u64, is_online: bool) -> Result<F
             }
         }
         if is_online {
-            while let Some((stream, records)) = spool.read(READ, now(ms)) {
+            while let Some((stream, records, _)) = spool.read(READ, now(ms)) {
                 let last = records.last().map_or(0, |record| record.seq);
                 unacknowledged.extend((stream == STREAM).then_some((ms + ACKNOWLEDGED_AFTER_MS, last)));
             }
