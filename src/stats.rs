@@ -130,7 +130,8 @@ pub struct StreamStatus {
 impl StreamStatus {
     /// Whether the ledger balances.
     pub fn balances(&self) -> bool {
-        self.accepted == self.delivered + self.waiting + self.evicted + self.expired + self.quarantined
+        let parts = [self.delivered, self.waiting, self.evicted, self.expired, self.quarantined];
+        self.accepted == parts.into_iter().fold(0, u64::saturating_add)
     }
 }
 

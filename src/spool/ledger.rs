@@ -155,8 +155,9 @@ impl Ledger {
     /// The counters, without what only the disk knows.
     pub fn status(&self) -> StreamStatus {
         let waiting = self.waiting();
+        let parts = [self.delivered, waiting, self.evicted, self.expired, self.quarantined];
         StreamStatus {
-            accepted: self.delivered + waiting + self.evicted + self.expired + self.quarantined,
+            accepted: parts.into_iter().fold(0, u64::saturating_add),
             delivered: self.delivered,
             waiting,
             evicted: self.evicted,
@@ -248,6 +249,14 @@ mod tests {
         assert_eq!((ledger.accept(1), ledger.waiting()), (1000, 3));
         assert_eq!(ledger.settle(1000, Fate::Delivered), 3);
         assert!(ledger.status().balances() && ledger.status().accepted == 3);
+    }
+
+    #[test]
+    fn a_checkpoint_of_impossible_counts_never_stops_the_spool() {
+        let most = Checkpoint { delivered: u64::MAX, evicted: 2, next: 5, done: 1, ..Checkpoint::default() };
+        let status = Ledger::from_checkpoint(&most).status();
+        assert_eq!((status.accepted, status.waiting), (u64::MAX, 3));
+        assert!(status.balances());
     }
 
     proptest! {

@@ -76,6 +76,8 @@ mod checkpoint;
 pub mod closed;
 mod commit;
 pub mod fs;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod inspect;
 mod ledger;
 mod log;
@@ -439,28 +441,4 @@ impl Spool {
 /// `STATE_DIR/spool` or `RUNTIME_DIR/spool`.
 pub fn folder(dir: &Path) -> PathBuf {
     dir.join("spool")
-}
-
-/// The numbers of the records in a segment's bytes, past damage: what `fuzz/fuzz_targets/segment.rs` calls.
-#[doc(hidden)]
-pub fn fuzz_segment(bytes: &[u8]) -> Vec<u64> {
-    use segment::{HEADER_LEN, Header, Step, resync, step};
-    let _ = Header::decode(bytes);
-    let mut rest = bytes.get(HEADER_LEN..).unwrap_or_default();
-    let mut numbers: Vec<u64> = Vec::new();
-    loop {
-        let length = match step(rest) {
-            Step::Entry { record, length } => {
-                numbers.push(record.seq);
-                Some(length)
-            }
-            Step::Incomplete { .. } | Step::Corrupt => {
-                resync(rest, numbers.last().copied().unwrap_or(0)).map(|(length, _)| length)
-            }
-        };
-        match length.and_then(|length| rest.get(length..)) {
-            Some(behind) => rest = behind,
-            None => return numbers,
-        }
-    }
 }

@@ -6,7 +6,7 @@ use crate::record::Sequenced;
 use std::io;
 
 /// Bytes that are read at a time.
-const CHUNK: usize = 32 * 1024;
+pub(super) const CHUNK: usize = 32 * 1024;
 
 /// What comes next in a segment.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,7 +93,8 @@ impl SegmentReader {
         self.buffer.get(self.parsed..).unwrap_or_default()
     }
 
-    /// Reads on until `wanted` unparsed bytes are there. Returns whether anything came.
+    /// Reads on until `wanted` unparsed bytes are there. Returns whether anything came. Memory is taken for a chunk at a time:
+    /// a damaged length may ask for more bytes than the file has.
     fn fill(&mut self, wanted: usize) -> io::Result<bool> {
         self.buffer.drain(..self.parsed.min(self.buffer.len()));
         self.parsed = 0;
@@ -104,7 +105,8 @@ impl SegmentReader {
         let before = self.buffer.len();
         while self.buffer.len() < wanted {
             let have = self.buffer.len();
-            self.buffer.resize(have + CHUNK.max(wanted - have), 0);
+            self.buffer.reserve_exact(CHUNK);
+            self.buffer.resize(have + CHUNK, 0);
             let target = self.buffer.get_mut(have..).unwrap_or_default();
             let count = self.file.read_at(target, self.offset).inspect_err(|_| self.buffer.truncate(have))?;
             self.buffer.truncate(have + count);
@@ -180,6 +182,25 @@ mod tests {
         let mut expected: Vec<_> = records.iter().cloned().map(Next::Entry).collect();
         expected.push(Next::End(None));
         assert_eq!(read(dir.path(), &segment(&records)), expected);
+    }
+
+    #[test]
+    fn a_damaged_length_never_costs_more_memory_than_the_file_has_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.seg");
+        let largest = u32::try_from(MAX_BODY).unwrap().to_le_bytes();
+        for size in [0, 10, 3 * CHUNK] {
+            let mut bytes = segment(&[record(1, size)]);
+            let whole = bytes.len();
+            bytes.extend_from_slice(&largest);
+            std::fs::write(&path, &bytes).unwrap();
+            let mut reader = SegmentReader::new(Disk.open(&path).unwrap(), 1).unwrap();
+            assert_eq!(reader.next().unwrap(), Next::Entry(record(1, size)));
+            let torn = Region { offset: whole as u64, bytes: largest.to_vec() };
+            assert_eq!(reader.next().unwrap(), Next::End(Some(torn)));
+            let capacity = reader.buffer.capacity();
+            assert!(capacity <= bytes.len() + CHUNK, "{capacity} bytes for a file of {}", bytes.len());
+        }
     }
 
     #[test]
