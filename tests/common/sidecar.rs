@@ -228,8 +228,14 @@ impl Sidecar {
 
     /// Waits until its standard error holds `text`.
     pub fn expect_log(&self, text: &str) {
-        let there = |said: &Said| said.log.contains(text).then_some(());
-        assert!(self.said.wait_for(SOON, there).is_some(), "waited {SOON:?} for {text:?}; log:\n{}", self.log());
+        self.expect_log_times(text, 1);
+    }
+
+    /// Waits until its standard error, over all starts, holds `text` this many times.
+    pub fn expect_log_times(&self, text: &str, count: usize) {
+        let there = |said: &Said| (said.log.matches(text).count() >= count).then_some(());
+        let came = self.said.wait_for(SOON, there).is_some();
+        assert!(came, "waited {SOON:?} for {count} times {text:?}; log:\n{}", self.log());
     }
 
     /// Its standard error so far.
