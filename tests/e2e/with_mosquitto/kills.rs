@@ -93,7 +93,7 @@ enum Life {
     Outage,
     /// The link is back, and some of what has gathered goes out.
     Drain,
-    /// All of it goes out, and is noted as gone. Shorter lives than the second between two notes deliver the same again.
+    /// All of it goes out, and is noted as gone. Lives shorter than the second between two notes deliver the same again.
     Calm,
 }
 
@@ -217,8 +217,8 @@ impl Victim<'_> {
     }
 }
 
-/// Kills it at least this many times at random moments, while records come from the local API and from a device. Returns
-/// how many of the kills found both tiers in use.
+/// Kills it at least this many times at random moments, while records come from the local API and from a device.
+/// Returns how many of the kills found both tiers in use.
 fn kill_again_and_again(kills: usize, sync: &str) -> usize {
     let world = World::new();
     let mut home = world.home();
