@@ -12,8 +12,8 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// An ext4 of this many MiB in a loop device, with nothing left to write by itself. `None` where it can't be had: that
-    /// takes root and loop devices.
+    /// An ext4 of this many MiB in a loop device, with nothing left to write by itself. `None` where it can't be had:
+    /// that takes root and loop devices.
     pub fn ext4(mib: u64) -> Option<Self> {
         let disk = Mounted::unmounted();
         let image = disk.folder.path().join("image");
@@ -52,8 +52,8 @@ impl Mounted {
         assert!(run("fsfreeze", &["-u"], &self.path()).is_some());
     }
 
-    /// Writes out all that is to be written, and returns how many bytes its device has been given so far: data, journal and
-    /// all else, as the kernel's block layer counts.
+    /// Writes out all that is to be written, and returns how many bytes its device has been given so far: data, journal
+    /// and all else, as the kernel's block layer counts. Only of an ext4.
     pub fn bytes_written(&self) -> u64 {
         assert!(run("sync", &["-f"], &self.path()).is_some());
         let device = run("findmnt", &["-no", "SOURCE"], &self.path()).unwrap().stdout;

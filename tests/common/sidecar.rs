@@ -302,8 +302,8 @@ impl Sidecar {
         Duration::from_millis(ticks * 1000 / USER_HZ)
     }
 
-    /// Bytes of file pages that it has made the kernel write to disks so far (proc(5)): whole pages of 4 KiB, again for every
-    /// time that a page was written out in between. Neither a tmpfs nor a file system's own journal and tables count.
+    /// Bytes of file pages that it has made the kernel write to disks so far (proc(5)): whole pages of 4 KiB, and once
+    /// more if a page was written out in between. Neither a tmpfs nor a file system's own journal and tables count.
     pub fn bytes_to_disk(&self) -> u64 {
         let io = self.proc("io");
         let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));

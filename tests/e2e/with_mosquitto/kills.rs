@@ -93,7 +93,7 @@ enum Life {
     Outage,
     /// The link is back, and some of what has gathered goes out.
     Drain,
-    /// All of it goes out, and is noted as gone. Lives shorter than the second between two notes deliver the same again.
+    /// All of it goes out. Shorter lives than the second between two notes of how far it came deliver the same again.
     Calm,
 }
 
