@@ -13,6 +13,7 @@ pub mod device;
 pub mod fake_broker;
 pub mod http;
 pub mod mosquitto;
+pub mod mounted;
 pub mod relay;
 pub mod sidecar;
 pub mod subscriber;

@@ -228,8 +228,14 @@ impl Sidecar {
 
     /// Waits until its standard error holds `text`.
     pub fn expect_log(&self, text: &str) {
-        let there = |said: &Said| said.log.contains(text).then_some(());
-        assert!(self.said.wait_for(SOON, there).is_some(), "waited {SOON:?} for {text:?}; log:\n{}", self.log());
+        self.expect_log_times(text, 1);
+    }
+
+    /// Waits until its standard error, over all starts, holds `text` this many times.
+    pub fn expect_log_times(&self, text: &str, count: usize) {
+        let there = |said: &Said| (said.log.matches(text).count() >= count).then_some(());
+        let came = self.said.wait_for(SOON, there).is_some();
+        assert!(came, "waited {SOON:?} for {count} times {text:?}; log:\n{}", self.log());
     }
 
     /// Its standard error so far.
@@ -294,6 +300,14 @@ impl Sidecar {
         let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         let ticks: u64 = fields[14 - 3].parse::<u64>().unwrap() + fields[15 - 3].parse::<u64>().unwrap();
         Duration::from_millis(ticks * 1000 / USER_HZ)
+    }
+
+    /// Bytes of file pages that it has made the kernel write to disks so far (proc(5)): whole pages of 4 KiB, and once
+    /// more if a page was written out in between. Neither a tmpfs nor a file system's own journal and tables count.
+    pub fn bytes_to_disk(&self) -> u64 {
+        let io = self.proc("io");
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        line.unwrap().parse().unwrap()
     }
 
     /// Empties the list of notes, also of those that a former process has sent and nobody has read yet.

@@ -8,6 +8,7 @@ use crate::common::subscriber::Subscriber;
 mod damage;
 mod device;
 mod flash;
+mod full_disk;
 mod kills;
 mod lifecycle;
 mod limits;
