@@ -1,61 +1,13 @@
 //! A disk that hangs, as worn-out cards do for seconds or for ever. The kernel's own freezer (fsfreeze(8)) stands in for it,
 //! on a file system of the test's own in a loop device.
 
+use crate::common::disk::LoopDisk;
 use crate::common::own_address;
 use crate::common::sidecar::{Home, Sidecar};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use tempfile::TempDir;
-
-/// A small ext4 that can be frozen. Thawed and unmounted when dropped.
-struct LoopDisk {
-    folder: TempDir,
-}
-
-impl LoopDisk {
-    /// `None` where it can't be had: that takes root and loop devices.
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let disk = LoopDisk { folder };
-        std::fs::create_dir(disk.path()).unwrap();
-        let image = disk.folder.path().join("image");
-        std::fs::File::create(&image).unwrap().set_len(16 * 1024 * 1024).unwrap();
-        let made = succeeds("mkfs.ext4", &["-q"], &image);
-        let mounted = made && succeeds("mount", &["-o", "loop", image.to_str().unwrap()], &disk.path());
-        mounted.then_some(disk)
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("disk")
-    }
-
-    fn freeze(&self) {
-        assert!(succeeds("fsfreeze", &["-f"], &self.path()));
-    }
-
-    fn thaw(&self) {
-        assert!(succeeds("fsfreeze", &["-u"], &self.path()));
-    }
-}
-
-impl Drop for LoopDisk {
-    fn drop(&mut self) {
-        // Either may have been done, or never have been needed.
-        succeeds("fsfreeze", &["-u"], &self.path());
-        succeeds("umount", &[], &self.path());
-    }
-}
-
-fn succeeds(program: &str, options: &[&str], path: &Path) -> bool {
-    Command::new(program).args(options).arg(path).output().is_ok_and(|output| output.status.success())
-}
 
 #[test]
 fn a_flow_that_hangs_never_gets_its_watchdog_pinged() {
-    let Some(disk) = LoopDisk::mount() else {
-        println!("SKIPPED: a loop device can't be mounted here (needs root)");
-        return;
-    };
+    let Some(disk) = LoopDisk::mount() else { return };
     let mut home = Home::new([format!("mqtt://{}:1", own_address())]);
     std::os::unix::fs::symlink(disk.path(), home.path("state")).unwrap();
     home.environment.insert("WATCHDOG_USEC".to_owned(), "900000".to_owned());

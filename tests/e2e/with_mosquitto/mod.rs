@@ -12,6 +12,7 @@ mod kills;
 mod lifecycle;
 mod limits;
 mod outages;
+mod power_cut;
 mod rig;
 
 /// A broker behind a link, with a consumer that hears all of it.
