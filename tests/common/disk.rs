@@ -42,8 +42,7 @@ impl LoopDisk {
         std::fs::create_dir(disk.path()).unwrap();
         File::create(disk.image()).unwrap().set_len(SIZE).unwrap();
         let made = succeeds("mkfs.ext4", &["-q", "-J", "size=4"], &disk.image());
-        let there =
-            made && succeeds("python3", &["-I", "-c", "import fcntl, struct"], Path::new("")) && disk.attach("rw");
+        let there = made && succeeds("python3", &["-I", "-c", "import fcntl, struct"], Path::new("")) && disk.attach();
         if !there {
             println!("SKIPPED: there is no loop device here, or no Python (needs root)");
         }
@@ -87,12 +86,13 @@ impl LoopDisk {
 
     /// Mounts it again, as after a boot: the journal is replayed.
     pub fn mount_again(&self) {
-        assert!(self.attach("rw"), "{} can't be mounted again", self.path().display());
+        assert!(self.attach(), "{} can't be mounted again", self.path().display());
     }
 
     /// Mounts it again so that nothing can be written.
     pub fn mount_again_read_only(&self) {
-        assert!(self.attach("ro"), "{} can't be mounted again", self.path().display());
+        // Not at once: the loop device would be read-only, too.
+        assert!(self.attach() && self.remount("ro"), "{} can't be mounted again", self.path().display());
     }
 
     /// Makes it read-only, or writable again. No file may be open for writing when it becomes read-only; returns whether
@@ -105,8 +105,8 @@ impl LoopDisk {
         self.folder.path().join("image")
     }
 
-    fn attach(&self, mode: &str) -> bool {
-        let options = format!("loop,{mode},commit={WRITE_BACK_S}");
+    fn attach(&self) -> bool {
+        let options = format!("loop,commit={WRITE_BACK_S}");
         succeeds("mount", &["-o", &options, self.image().to_str().unwrap()], &self.path())
     }
 }

@@ -7,6 +7,7 @@ use crate::common::subscriber::Subscriber;
 
 mod damage;
 mod device;
+mod disk_faults;
 mod flash;
 mod kills;
 mod lifecycle;
