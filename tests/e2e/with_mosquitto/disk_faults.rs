@@ -330,3 +330,33 @@ fn a_second_process_never_shares_a_state_dir_and_says_which() {
     bridge(&world, &sidecar, "the first is not disturbed");
     expect_healthy(&sidecar);
 }
+
+/// Half a minute for each segment: that is how long a disk is given to come back.
+#[test]
+fn a_backlog_on_a_dead_disk_never_blocks_what_comes_behind_it_for_ever() {
+    let Some(disk) = LoopDisk::mount() else { return };
+    let world = World::new();
+    let mut sidecar = Sidecar::start(home_on(&world, &disk.path(), "sync = \"always\""));
+    world.relay.cut();
+    let backlog: Vec<String> = (0..20).map(|number| format!("backlog {number}")).collect();
+    sidecar.publish_lines("orders", &backlog);
+    disk.cutter().cut();
+    world.relay.open();
+    let live = bridge(&world, &sidecar, "behind the backlog");
+    let ledger = sidecar.expect_drained(STREAM);
+    assert_eq!(ledger["quarantined"], backlog.len(), "{ledger}");
+    world.subscriber.expect("the loss to be told", SOON, |inbox| {
+        inbox.events("gap").iter().any(|gap| gap["last"] == live - 1 && gap["reason"] == "unreadable")
+    });
+    expect_degraded(&sidecar, "Input/output error");
+
+    // The disk has them all the same, and nothing was written there that says that they are lost.
+    assert!(sidecar.terminate().success());
+    disk.unmount();
+    disk.mount_again();
+    sidecar.start_again();
+    world.subscriber.expect_texts(STREAM, backlog, SOON);
+    assert_balanced(&sidecar.expect_drained(STREAM));
+    expect_healthy(&sidecar);
+    world.subscriber.read(|inbox| assert_eq!(inbox.conflicts, [] as [String; 0]));
+}
