@@ -12,7 +12,8 @@ use std::path::Path;
 pub trait LogFile: Send {
     /// Writes all of `bytes` at the end. After an error an unknown part of them is there.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Returns when everything appended is on the medium (fdatasync).
+    /// Returns when everything appended is on the medium (fdatasync). Fails when the file has been removed: what is in it would
+    /// be gone when it is closed.
     fn sync(&mut self) -> io::Result<()>;
     /// Reads up to `buffer.len()` bytes from `offset`; 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
@@ -99,7 +100,12 @@ impl LogFile for File {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        use std::os::unix::fs::MetadataExt as _;
+        self.sync_data()?;
+        match self.metadata()?.nlink() {
+            0 => Err(io::Error::new(io::ErrorKind::NotFound, "a file that was being written has been removed")),
+            _ => Ok(()),
+        }
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -144,4 +150,21 @@ pub fn read_all(fs: &dyn FileSystem, path: &Path, limit: usize) -> io::Result<Ve
     }
     content.truncate(limit);
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_a_removed_file_never_counts_as_synced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut file = Disk.create(&path).unwrap();
+        file.append(b"there").unwrap();
+        file.sync().unwrap();
+        Disk.remove(&path).unwrap();
+        file.append(b"nowhere").unwrap();
+        assert_eq!(file.sync().unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 }

@@ -129,6 +129,8 @@ pub struct Log {
     pub(super) unlisted: bool,
     /// Numbers below this one are reserved on disk.
     pub(super) leased_to: u64,
+    /// Nothing on disk reserves the numbers from here on: they were taken from the clock.
+    pub(super) is_by_clock: bool,
     /// Since when the checkpoint is behind, in milliseconds of the monotonic clock.
     pub(super) unsaved_since_ms: Option<u64>,
     pub(super) removed_at_ms: u64,
@@ -166,6 +168,7 @@ impl Log {
             freed: None,
             unlisted: false,
             leased_to: 0,
+            is_by_clock: false,
             unsaved_since_ms: None,
             removed_at_ms: 0,
             scratch: Vec::new(),

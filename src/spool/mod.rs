@@ -65,8 +65,8 @@
 //! - A checkpoint that is behind: records are delivered again, under the same ids.
 //! - After a power cut records that flash did not have are gone (with `sync = DURATION` accepted ones among them, but for those
 //!   that were delivered); after a kill those that neither tier had, which were not accepted yet. Their numbers are not given
-//!   again: the checkpoint reserves a range ahead (a *lease*), and the next run starts behind it. Without a checkpoint the next
-//!   number is taken from the clock.
+//!   again: the checkpoint reserves a range ahead (a *lease*), and the next run starts behind it. Without a checkpoint, and where
+//!   none can be written, the next number is taken from the clock.
 //!
 //! Anything else is damage: copied to `quarantine/`, counted, announced on `P/event`, and reading goes on behind it. An
 //! announcement is itself a record, and no more durable than any other.

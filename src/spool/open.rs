@@ -65,6 +65,7 @@ impl Log {
         // These numbers were given to records that never reached the disk, or to none.
         self.ledger.skip_to(next.reserved);
         if let Some(behind) = next.unknown_behind {
+            self.is_by_clock = true;
             self.ledger.skip_to(unknown_next(self.ledger.next().max(behind), now));
         }
         findings

@@ -68,15 +68,16 @@ impl Header {
 
     /// Reads the header at the start of `bytes`.
     pub fn decode(bytes: &[u8]) -> Result<Header, HeaderError> {
+        let start = bytes.get(..MAGIC.len()).unwrap_or(bytes);
+        if !MAGIC.starts_with(start) && start.iter().any(|&byte| byte != 0) {
+            return Err(HeaderError::Foreign);
+        }
         let bytes: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(HeaderError::Incomplete)?;
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or(HeaderError::Incomplete)?;
         let (magic, rest) = body.split_first_chunk::<8>().ok_or(HeaderError::Incomplete)?;
         if *magic == [0; MAGIC.len()] {
             // The file grew, and the power went before its bytes were there.
             return Err(HeaderError::Incomplete);
-        }
-        if *magic != MAGIC {
-            return Err(HeaderError::Foreign);
         }
         if CRC32C.checksum(body) != u32::from_le_bytes(*crc) {
             return Err(HeaderError::Corrupt);

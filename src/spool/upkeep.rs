@@ -4,6 +4,7 @@ use super::Reason;
 use super::fs::{read_all, replace};
 use super::ledger::Fate;
 use super::log::{Created, Log};
+use super::open::unknown_next;
 use super::segment::{HEADER_LEN, Header};
 use crate::record::{ClockQuality, Timestamp};
 use std::io;
@@ -159,14 +160,23 @@ impl Log {
         }
     }
 
-    /// Makes sure that a crash can't give the coming numbers a second time.
+    /// Makes sure that a crash can't give the coming numbers a second time. Where the disk can't reserve them they are taken
+    /// from the clock, as without a checkpoint: a tmpfs reserves nothing over a power cut.
     pub(super) fn lease(&mut self, count: u64, now: Timestamp) {
         let wanted = self.ledger.next().saturating_add(count);
-        if wanted <= self.leased_to || self.resting(now).is_some() {
+        if wanted <= self.leased_to {
             return;
         }
-        if let Err(error) = self.save(LEASE.saturating_add(count), now) {
-            self.note_trouble(&error, now);
+        if self.resting(now).is_none() {
+            match self.save(LEASE.saturating_add(count), now) {
+                Ok(()) => return,
+                Err(error) => self.note_trouble(&error, now),
+            }
+        }
+        // The next run will find the old checkpoint, and must not give the numbers behind it to other records.
+        if !self.is_by_clock {
+            self.is_by_clock = true;
+            self.ledger.skip_to(unknown_next(self.ledger.next(), now));
         }
     }
 
@@ -182,6 +192,7 @@ impl Log {
         match &saved {
             Ok(()) => {
                 self.leased_to = checkpoint.next;
+                self.is_by_clock = false;
                 self.unsaved_since_ms = None;
             }
             Err(error) => {

@@ -10,10 +10,10 @@
 //! Whoever waits, waits for an event and with a limit; what was seen so far is in the message of the failure.
 
 pub mod device;
+pub mod disk;
 pub mod fake_broker;
 pub mod http;
 pub mod mosquitto;
-pub mod mounted;
 pub mod relay;
 pub mod sidecar;
 pub mod subscriber;

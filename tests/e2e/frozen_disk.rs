@@ -1,16 +1,13 @@
 //! A disk that hangs, as worn-out cards do for seconds or for ever. The kernel's own freezer (fsfreeze(8)) stands in for it,
 //! on a file system of the test's own in a loop device.
 
-use crate::common::mounted::Mounted;
+use crate::common::disk::LoopDisk;
 use crate::common::own_address;
 use crate::common::sidecar::{Home, Sidecar};
 
 #[test]
 fn a_flow_that_hangs_never_gets_its_watchdog_pinged() {
-    let Some(disk) = Mounted::ext4(16) else {
-        println!("SKIPPED: a loop device can't be mounted here (needs root)");
-        return;
-    };
+    let Some(disk) = LoopDisk::mount() else { return };
     let mut home = Home::new([format!("mqtt://{}:1", own_address())]);
     std::os::unix::fs::symlink(disk.path(), home.path("state")).unwrap();
     home.environment.insert("WATCHDOG_USEC".to_owned(), "900000".to_owned());

@@ -154,10 +154,13 @@ fn a_lost_checkpoint_never_repeats_a_number_though_the_clock_is_wrong() {
 
 #[test]
 fn a_file_that_is_no_segment_is_set_aside_and_never_removed() {
-    for name in ["00000000000000000013.seg", "00000000000000777777.seg"] {
+    // Longer than a header, and shorter.
+    for (name, length) in
+        [("00000000000000000013.seg", 20), ("00000000000000777777.seg", 20), ("00000000000000777777.seg", 1)]
+    {
         let mut rig = three_segments();
         let path = rig.options.dir.join("telemetry").join(name);
-        rig.fs.put(&path, &b"somebody's holiday pictures ".repeat(20));
+        rig.fs.put(&path, &b"somebody's holiday pictures ".repeat(length));
         rig.reopen();
         assert_eq!(rig.numbers(T), all_but(&[]));
         assert_eq!((rig.status(T).quarantined, rig.status(T).waiting), (0, 12));

@@ -330,6 +330,26 @@ fn a_lease_that_a_full_disk_refused_is_never_forgotten() {
 }
 
 #[test]
+fn numbers_that_a_disk_cant_reserve_are_never_given_twice() {
+    for sync in [Sync::Always, WINDOW] {
+        let mut rig = Rig::new(sync);
+        let mut given = std::collections::HashSet::from([rig.store("before")]);
+        for (fails, seed) in [(true, 1), (true, 2), (false, 3), (false, 4)] {
+            rig.cut_and_reopen(seed);
+            if fails {
+                rig.fs.fail(Call::Create, "", usize::MAX, Errno::ROFS);
+            }
+            for _ in 0..3 {
+                let accepted = rig.append_to(T, &["out of memory", "with the broker"]).unwrap();
+                assert!((accepted.first..=accepted.last).all(|seq| given.insert(seq)), "{sync:?} {seed}: {accepted:?}");
+                rig.tick_after(1);
+            }
+            rig.fs.heal();
+        }
+    }
+}
+
+#[test]
 fn a_lease_never_runs_out() {
     let mut rig = Rig::new(WINDOW);
     for _ in 0..3 {

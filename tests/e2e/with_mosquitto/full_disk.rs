@@ -1,7 +1,7 @@
 //! Streams that reach their quota, and a `state_dir` that is full: a tmpfs of 2 MiB, with a file that takes the rest.
 
 use super::World;
-use crate::common::mounted::Mounted;
+use crate::common::disk::Tmpfs;
 use crate::common::sidecar::{Home, STREAM, Sidecar};
 use crate::common::{LONG, SOON};
 use serde_json::Value;
@@ -19,17 +19,14 @@ const BATCH: u64 = 20;
 const SPOOL: &str = "sync = \"100ms\"\nsegment_bytes = \"64KiB\"";
 
 /// Mounts the small disk as the sidecar's `state_dir`.
-fn mount(home: &Home) -> Option<Mounted> {
-    let disk = Mounted::tmpfs(DISK_KIB);
-    match &disk {
-        Some(disk) => std::os::unix::fs::symlink(disk.path(), home.path("state")).unwrap(),
-        None => println!("SKIPPED: a tmpfs can't be mounted here (needs root)"),
-    }
-    disk
+fn mount(home: &Home) -> Option<Tmpfs> {
+    let disk = Tmpfs::mount(DISK_KIB)?;
+    std::os::unix::fs::symlink(disk.path(), home.path("state")).unwrap();
+    Some(disk)
 }
 
 /// Takes all the space that is left. Returns the file to be removed.
-fn fill(disk: &Mounted) -> PathBuf {
+fn fill(disk: &Tmpfs) -> PathBuf {
     let path = disk.path().join("filler");
     let mut file = File::create(&path).unwrap();
     let full = std::iter::repeat_with(|| file.write_all(&[0; 4096])).find_map(Result::err).unwrap();

@@ -7,12 +7,14 @@ use crate::common::subscriber::Subscriber;
 
 mod damage;
 mod device;
+mod disk_faults;
 mod flash;
 mod full_disk;
 mod kills;
 mod lifecycle;
 mod limits;
 mod outages;
+mod power_cut;
 mod rig;
 
 /// A broker behind a link, with a consumer that hears all of it.
