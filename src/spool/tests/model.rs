@@ -2,6 +2,9 @@
 //!
 //! The model knows every record that was ever accepted. Within a run it knows exactly which ones wait; before every end of
 //! a run it reads all that is there, and again behind the next opening, so it knows what each crash took.
+//!
+//! 256 histories of each kind take two seconds; `.ci/run` goes through thousands. For a night of them:
+//! `PROPTEST_CASES=1000000 cargo test --lib spool::tests::model`.
 
 use super::*;
 use proptest::prelude::*;
