@@ -36,7 +36,7 @@ pub struct Checkpoint {
 /// Why a checkpoint can't be used. The segments tell the rest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointError {
-    /// It ends too early, or its CRC or its form does not fit.
+    /// It ends too early, its CRC or its form does not fit, or what it says can't be.
     #[error("the checkpoint is damaged")]
     Corrupt,
     /// It was written by a newer program.
@@ -67,7 +67,10 @@ impl Checkpoint {
         if checksum(body) != u32::from_le_bytes(*crc) {
             return Err(CheckpointError::Corrupt);
         }
-        postcard::from_bytes(body).map_err(|_| CheckpointError::Corrupt)
+        let checkpoint: Checkpoint = postcard::from_bytes(body).map_err(|_| CheckpointError::Corrupt)?;
+        // A hole holds numbers that were given or skipped. A new record that got one of them would never be looked for.
+        let is_possible = checkpoint.holes.iter().all(|&(_, last)| last < checkpoint.next);
+        if is_possible { Ok(checkpoint) } else { Err(CheckpointError::Corrupt) }
     }
 }
 
@@ -93,6 +96,13 @@ mod tests {
     fn the_format_on_disk_never_changes_unnoticed() {
         let hex: String = sample().encode().unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, include_str!("../../tests/fixtures/spool/checkpoint-v1.hex").trim());
+    }
+
+    #[test]
+    fn a_hole_never_takes_numbers_of_records_to_come() {
+        let until = |last| Checkpoint { holes: vec![(310, last)], ..sample() }.encode().unwrap();
+        assert!(Checkpoint::decode(&until(sample().next - 1)).is_ok());
+        assert_eq!(Checkpoint::decode(&until(sample().next)), Err(CheckpointError::Corrupt));
     }
 
     #[test]
