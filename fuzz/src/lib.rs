@@ -1,6 +1,8 @@
 //! What several fuzz targets need: CRCs that fit, which no fuzzer guesses, and the largest allocation that a piece of
 //! code makes.
 
+pub mod memory;
+
 use crc::{CRC_32_ISCSI, Crc};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
