@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 const MAGIC: [u8; 8] = *b"pillchk\n";
 const VERSION: u16 = 1;
+/// No stream ever comes near this number; from here on adding to one might overflow.
+const NUMBERS_END: u64 = 1 << 63;
 
 /// What is known of a stream besides its segments.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -70,7 +72,11 @@ impl Checkpoint {
         let checkpoint: Checkpoint = postcard::from_bytes(body).map_err(|_| CheckpointError::Corrupt)?;
         // A hole holds numbers that were given or skipped. A new record that got one of them would never be looked for.
         let is_possible = checkpoint.holes.iter().all(|&(_, last)| last < checkpoint.next);
-        if is_possible { Ok(checkpoint) } else { Err(CheckpointError::Corrupt) }
+        if is_possible && checkpoint.done.max(checkpoint.next) < NUMBERS_END {
+            Ok(checkpoint)
+        } else {
+            Err(CheckpointError::Corrupt)
+        }
     }
 }
 
@@ -103,6 +109,14 @@ mod tests {
         let until = |last| Checkpoint { holes: vec![(310, last)], ..sample() }.encode().unwrap();
         assert!(Checkpoint::decode(&until(sample().next - 1)).is_ok());
         assert_eq!(Checkpoint::decode(&until(sample().next)), Err(CheckpointError::Corrupt));
+    }
+
+    #[test]
+    fn numbers_never_overflow() {
+        for (done, next) in [(0, u64::MAX), (u64::MAX, 0), (0, NUMBERS_END)] {
+            let bytes = Checkpoint { done, next, holes: Vec::new(), ..sample() }.encode().unwrap();
+            assert_eq!(Checkpoint::decode(&bytes), Err(CheckpointError::Corrupt));
+        }
     }
 
     #[test]
