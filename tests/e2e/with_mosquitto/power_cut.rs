@@ -64,7 +64,7 @@ fn publish_until_over(socket: &Path, pause: Duration, board: &Watched<Board>) {
             let first = answer.json["first"].as_u64().unwrap();
             assert_eq!(answer.json["last"].as_u64(), Some(first + count - 1), "{answer:?}");
             board.update(|board| {
-                if !board.up {
+                if !board.up || board.life != life {
                     // Nobody hears an answer when the power has gone. And a kernel may say that an fdatasync which it was
                     // at when its journal was shut down has worked.
                     return;
