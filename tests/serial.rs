@@ -128,7 +128,7 @@ fn config(path: &Path) -> Serial {
         parity: Parity::None,
         stop_bits: StopBits::One,
         flow: Flow::None,
-        framing: Framing::Lines { max: 1024 },
+        framing: Framing::lines(1024),
         payload: PayloadRule::Auto,
     }
 }
@@ -237,7 +237,7 @@ async fn a_port_that_hangs_up_at_once_never_spins_the_cpu() {
 async fn bad_input_never_disturbs_the_lines_around_it() {
     let dir = TempDir::new().unwrap();
     let mut pty = Pty::plug_in(&link_in(&dir));
-    let config = Serial { framing: Framing::Lines { max: 16 }, ..config(&link_in(&dir)) };
+    let config = Serial { framing: Framing::lines(16), ..config(&link_in(&dir)) };
     let mut bridge = Bridge::start(config, 8);
     bridge.online().await;
     pty.say(b"before\n\n\r\nthis line is much too long\r\nexactly 16 bytes\r\nnul \0\n\xff\xfe\n\x04\x03\x11\nafter\n");
@@ -255,7 +255,7 @@ async fn bad_input_never_disturbs_the_lines_around_it() {
 async fn the_longest_frame_never_fails_to_arrive() {
     let dir = TempDir::new().unwrap();
     let mut pty = Pty::plug_in(&link_in(&dir));
-    let config = Serial { framing: Framing::Lines { max: MAX_FRAME }, ..config(&link_in(&dir)) };
+    let config = Serial { framing: Framing::lines(MAX_FRAME), ..config(&link_in(&dir)) };
     let mut bridge = Bridge::start(config, 8);
     bridge.online().await;
     let line = vec![b'x'; MAX_FRAME];
