@@ -619,7 +619,7 @@ fn valid() -> impl Strategy<Value = String> {
     );
     let serials = prop::collection::btree_map("[a-z0-9_-]{1,32}", serial, 0..4).prop_map(|devices| {
         let one = |(name, (baud, data, parity, stop, flow, (max, framing), payload))| {
-            let framing = framing.replace("MAX", &max.to_string());
+            let framing = str::replace(framing, "MAX", &u32::to_string(&max));
             format!(
                 "[[serial]]\nname = \"{name}\"\npath = \"/dev/{name}\"\nbaud = {baud}\ndata_bits = {data}\nparity = \
                  \"{parity}\"\nstop_bits = {stop}\nflow = \"{flow}\"\nframing = {framing}\npayload = \"{payload}\"\n"

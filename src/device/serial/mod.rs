@@ -223,6 +223,8 @@ impl Device {
             status.oversize = seen.oversize;
             status.empty = seen.empty;
             status.incomplete = seen.incomplete;
+            status.damaged = seen.damaged;
+            status.resyncs = seen.resyncs;
             false
         });
     }

@@ -8,6 +8,7 @@ use crate::common::subscriber::Subscriber;
 mod damage;
 mod device;
 mod flash;
+mod framings;
 mod kills;
 mod lifecycle;
 mod limits;
