@@ -338,6 +338,58 @@ async fn no_framing_ever_loses_a_good_frame_invents_one_or_passes_a_bad_one_over
 }
 
 #[tokio::test]
+async fn a_frame_that_takes_many_reads_is_never_cut_between_them() {
+    let dir = TempDir::new().unwrap();
+    let mut pty = Pty::plug_in(&link_in(&dir));
+    // Longer than any wait for our turn on this machine.
+    let kind = FramingKind::IdleGap { gap: Duration::from_secs(1) };
+    let framing = Framing { kind, max: MAX_FRAME, crc: Some(Crc::Crc32) };
+    let mut bridge = Bridge::start(Serial { framing: framing.clone(), ..config(&link_in(&dir)) }, 8);
+    bridge.online().await;
+    let payload = vec![b'x'; MAX_FRAME];
+    let mut wire = Vec::new();
+    encode(&framing, &payload, &mut wire).unwrap();
+    for part in wire.chunks(1000) {
+        let bytes = bridge.status.borrow().bytes;
+        pty.say(part);
+        bridge.counted(|status| status.bytes > bytes).await;
+    }
+    assert_eq!(data(&bridge.take(1).await), [payload]);
+    assert_eq!(refused(&bridge.status.borrow()), 0);
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn good_frames_behind_a_wrong_length_are_never_lost_with_the_device() {
+    let dir = TempDir::new().unwrap();
+    let (length_bytes, endian) = (LengthBytes::One, Endian::Big);
+    let kind = FramingKind::LengthPrefixed { length_bytes, endian, includes_header: false, idle: None };
+    let framing = Framing { kind, max: 200, crc: Some(Crc::Crc32) };
+    let mut wire = vec![200];
+    encode(&framing, b"good", &mut wire).unwrap();
+    let bytes = wire.len() as u64;
+    let mut pty = Pty::plug_in(&link_in(&dir));
+    let mut bridge = Bridge::start(Serial { framing, ..config(&link_in(&dir)) }, 8);
+    // When it vanishes,
+    bridge.online().await;
+    pty.say(&wire);
+    bridge.counted(|status| status.bytes == bytes).await;
+    assert_eq!(bridge.status.borrow().frames, 0, "it waits for 200 bytes");
+    drop(pty);
+    assert_eq!(data(&bridge.take(1).await), [b"good"]);
+    let status = bridge.offline("waiting").await;
+    assert_eq!((status.frames, status.incomplete, status.resyncs), (1, 1, 1));
+    // and when the task is stopped.
+    let mut pty = Pty::plug_in(&link_in(&dir));
+    bridge.online().await;
+    pty.say(&wire);
+    bridge.counted(|status| status.bytes == 2 * bytes).await;
+    let mut records = std::mem::replace(&mut bridge.records, mpsc::channel(1).1);
+    bridge.stop().await;
+    assert_eq!(data(&records.recv().await.unwrap().records), [b"good"]);
+}
+
+#[tokio::test]
 async fn a_full_channel_never_costs_a_line() {
     let dir = TempDir::new().unwrap();
     let mut pty = Pty::plug_in(&link_in(&dir));

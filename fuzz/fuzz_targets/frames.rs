@@ -1,8 +1,9 @@
-//! Every decoder against anything: it must not panic, a payload must keep to its limit, how the bytes were cut into chunks
-//! must not show in what comes out, and what comes out must survive being sent again.
+//! Every decoder against anything: it must not panic, a payload must keep to its limit, how the bytes were cut into
+//! chunks must not show in what comes out, and what comes out must survive being sent again.
 //!
-//! The input: one byte for the kind and one for its CRC, two for `max`, one for the other keys, one for the length of the
-//! chunks (0 counts as 1), then what the device sends, with a silence at every sixteenth byte if the other keys say so.
+//! The input: one byte for the kind and one for its CRC, two for `max`, one for the other keys, one for the length of
+//! the chunks (0 counts as 1), then what the device sends, with a silence at every sixteenth byte if the other keys say
+//! so.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

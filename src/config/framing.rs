@@ -14,7 +14,8 @@ use heapless::Vec;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// The longest frame that any device may send, in bytes without what the framing adds: the capacity of the frame buffer.
+/// The longest frame that any device may send, in bytes without what the framing adds: the capacity of the frame
+/// buffer.
 pub const MAX_FRAME: usize = 4096;
 
 /// The longest delimiter of lines, in bytes.

@@ -4,8 +4,9 @@
 //! checks again.
 //!
 //! The way from text to this: `load` reads the files and merges them as a `tree` that knows where each value stands;
-//! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams`, `serial` and `framing` say what each key may be,
-//! with `values` and `units` for single values and `keys` for what exists at all; `effective` prints it back as TOML.
+//! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams`, `serial` and `framing` say what each key
+//! may be, with `values` and `units` for single values and `keys` for what exists at all; `effective` prints it back as
+//! TOML.
 //!
 //! A new key: its name in `keys`, its reading in the file of its section, its printing in `effective`, its line in
 //! `systemd/gateway.toml`, and what is said about wrong values in the table of `tests`.
@@ -86,7 +87,8 @@ pub struct Mqtt {
     pub ack_timeout: Duration,
     /// The largest message in bytes, envelope included, topic and header not (default 256 KiB).
     pub max_payload: usize,
-    /// Records per second of what was accepted before the present connection, 0 to 1,000,000; 0, the default, for no limit.
+    /// Records per second of what was accepted before the present connection, 0 to 1,000,000; 0, the default, for no
+    /// limit.
     pub backfill_rate: u32,
 }
 

@@ -1,7 +1,7 @@
 //! What is asked of the bytes of every frame, whatever framing brought them: the length, and the CRC, which comes off.
 //!
-//! The CRC stands behind the payload, before the framing does its part. Which one, what it covers, its byte order and its
-//! check value stand in the table at the head of this module's folder.
+//! The CRC stands behind the payload, before the framing does its part. Which one, what it covers, its byte order and
+//! its check value stand in the table at the head of this module's folder.
 
 use super::Counters;
 use crate::config::{Crc, Endian, Framing, MAX_FRAME};

@@ -1,7 +1,7 @@
 //! Bytes up to a delimiter: what `lines` and `cobs` have in common.
 //!
-//! A delimiter is found wherever its bytes stand, however they are cut into chunks. What is longer than a frame can be is
-//! skipped up to the next delimiter, and told once.
+//! A delimiter is found wherever its bytes stand, however they are cut into chunks. What is longer than a frame can be
+//! is skipped up to the next delimiter, and told once.
 
 use super::CAPACITY;
 use crate::config::Delimiter;

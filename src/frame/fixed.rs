@@ -1,6 +1,7 @@
 //! Fixed frames: all have the same length.
 //!
-//! `size` is what a frame has on the wire, the CRC included. How the decoder finds back after damage: [`super::window`].
+//! `size` is what a frame has on the wire, the CRC included. How the decoder finds back after damage: the head of
+//! `window.rs`.
 
 use super::check::{Check, Form};
 use super::window::{Front, Window};

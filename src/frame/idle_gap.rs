@@ -1,7 +1,7 @@
 //! Idle-gap frames: a frame ends when the line falls silent, as in Modbus RTU.
 //!
-//! The decoder has no clock: it says for how long the line has to be silent ([`IdleGap::patience`]), and is told when it
-//! was ([`IdleGap::silence`]). A frame may come in any number of chunks.
+//! The decoder has no clock: it says for how long the line has to be silent (`patience`), and is told when it
+//! was (`silence`). A frame may come in any number of chunks.
 //!
 //! A frame longer than `max` is skipped until the next silence and counted once.
 

@@ -1,14 +1,14 @@
 //! Length-prefixed frames: a binary length, then as many bytes.
 //!
-//! The length is 1, 2 or 4 bytes, big or little endian, and counts the payload and its CRC; with `includes_header` its own
-//! bytes too. The CRC covers the length: else a length that is wrong by two would pass wherever zeros follow, for a
-//! 16-bit CRC of data and its own CRC is zero. A length of nothing is an empty frame: skipped and counted. With a CRC, a length that leaves no room for it
-//! is damage; with `includes_header`, one that is shorter than itself is.
+//! The length is 1, 2 or 4 bytes, big or little endian, and counts the payload and its CRC; with `includes_header` its
+//! own bytes too. The CRC covers the length: else a length that is wrong by two would pass wherever zeros follow, for a
+//! 16-bit CRC of data and its own CRC is zero. A length of nothing is an empty frame: skipped and counted. With a CRC,
+//! a length that leaves no room for it is damage; with `includes_header`, one that is shorter than itself is.
 //!
 //! A length beyond `max` is counted as oversize. With a CRC the search for the next frame begins behind its first byte;
 //! without, as many bytes are skipped as it says, for nothing else is known.
 //!
-//! How the decoder finds back after damage: [`super::window`].
+//! How the decoder finds back after damage: the head of `window.rs`.
 
 use super::check::{Check, Form};
 use super::window::{Front, Window};

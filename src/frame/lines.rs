@@ -6,8 +6,8 @@
 //!
 //! A CRC stands as hexadecimal digits directly before the end of the line, for as bytes it could hold the delimiter.
 //!
-//! A line may have `max` bytes without its CRC and end. A longer one is skipped up to its delimiter and counted once. An
-//! empty line is skipped and counted.
+//! A line may have `max` bytes without its CRC and end. A longer one is skipped up to its delimiter and counted once.
+//! An empty line is skipped and counted.
 //!
 //! Where the first byte after opening a port falls can't be known: in the middle of a line, its rest is given out as a
 //! line of its own. A consumer that minds needs a CRC.

@@ -11,12 +11,12 @@
 //!
 //! | `kind` | on the wire | file |
 //! |---|---|---|
-//! | `lines` | payload, [CRC as digits], `delimiter` of 1 to 8 ASCII bytes; LF may have one CR before it | [`lines`] |
-//! | `cobs` | COBS(payload, [CRC]), `00` | [`cobs`] |
-//! | `slip` | [`C0`], payload and [CRC] with `C0` as `DB DC` and `DB` as `DB DD`, `C0` | [`slip`] |
-//! | `length-prefixed` | length in 1, 2 or 4 bytes, payload, [CRC] | [`length_prefixed`] |
-//! | `fixed` | payload, [CRC], together always `size` bytes | [`fixed`] |
-//! | `idle-gap` | payload, [CRC], then silence of at least `gap` | [`idle_gap`] |
+//! | `lines` | payload, \[CRC as digits\], `delimiter`: 1 to 8 ASCII bytes; before LF one CR may stand | [`lines`] |
+//! | `cobs` | COBS(payload, \[CRC\]), `00` | [`cobs`] |
+//! | `slip` | \[`C0`\], payload and \[CRC\] with `C0` as `DB DC` and `DB` as `DB DD`, `C0` | [`slip`] |
+//! | `length-prefixed` | length in 1, 2 or 4 bytes, payload, \[CRC\] | [`length_prefixed`] |
+//! | `fixed` | payload, \[CRC\], together always `size` bytes | [`fixed`] |
+//! | `idle-gap` | payload, \[CRC\], then silence of at least `gap` | [`idle_gap`] |
 //!
 //! The length of `length-prefixed` counts payload and CRC, with `includes_header` its own bytes too. `AB CD` is
 //! `00 02 AB CD` (2 bytes, big endian), `04 00 AB CD` (2, little, `includes_header`), `02 AB CD` (1) and
@@ -28,8 +28,8 @@
 //!
 //! # CRC
 //!
-//! It is computed over the payload before it is escaped, in `length-prefixed` over length and payload, and stands behind
-//! the payload:
+//! It is computed over the payload before it is escaped, in `length-prefixed` over length and payload, and stands
+//! behind the payload:
 //!
 //! | `crc` | polynomial, initial value, reflected, final XOR | byte order | of `123456789` | on the wire | in `lines` |
 //! |---|---|---|---|---|---|
@@ -38,8 +38,8 @@
 //! | `crc32` | 04C11DB7, FFFFFFFF, yes, FFFFFFFF | little endian | CBF43926 | `26 39 F4 CB` | `CBF43926` |
 //!
 //! Their names in the catalogue of parametrised CRC algorithms are CRC-16/MODBUS, CRC-16/IBM-3740 (widely called
-//! CCITT-FALSE; other "CCITT" CRCs are others) and CRC-32/ISO-HDLC. In `lines` the CRC is text, 4 or 8 hexadecimal digits
-//! in either case, most significant first, directly before the delimiter: as bytes it could hold the delimiter.
+//! CCITT-FALSE; other "CCITT" CRCs are others) and CRC-32/ISO-HDLC. In `lines` the CRC is text, 4 or 8 hexadecimal
+//! digits in either case, most significant first, directly before the delimiter: as bytes it could hold the delimiter.
 //!
 //! # What damage costs
 //!
@@ -47,35 +47,36 @@
 //!
 //! | `kind` | of the frames that it does not touch arrive |
 //! |---|---|
-//! | `lines`, `cobs` | all but the one directly behind it if it stands in a delimiter or between two frames [^1] |
+//! | `lines`, `cobs` | all but the one directly behind it if it stands in a delimiter or between two frames (1) |
 //! | `slip` | all, where the device sends `C0` at both sides, else as `lines` |
 //! | `length-prefixed`, `fixed`, with `crc` | all; but late, as below |
 //! | `length-prefixed`, `fixed`, with `idle` only | all behind the next silence |
-//! | `length-prefixed`, `fixed`, with neither | none, until the port is opened again |
+//! | `length-prefixed`, `fixed`, with neither | none if it moved a boundary, until the port is opened again |
 //! | `idle-gap` | all, if the damage is no noise in a gap; then the frames at its two sides may be lost |
 //!
-//! [^1]: With a delimiter that ends as it begins, such as two LFs, also if it stands directly before one.
+//! (1): With a delimiter that ends as it begins, such as two LFs, also if it stands directly before one.
 //!
-//! Without a CRC the touched bytes themselves, or parts of them, may be given out as frames: nothing shows that they are
-//! wrong. With a CRC they are counted as damaged. One flipped bit in a payload or CRC is always noticed; other damage passes
-//! as a frame by chance once in 65,536 (16 bits) or 4,294,967,296 (32 bits) tries, and where damage moves a boundary (a
-//! length, a delimiter, an escape) one flipped bit counts as such.
+//! Without a CRC the touched bytes themselves, or parts of them, may be given out as frames: nothing shows that they
+//! are wrong. With a CRC they are counted as damaged. One flipped bit in a payload or CRC is always noticed; other
+//! damage passes as a frame by chance once in 65,536 (16 bits) or 4,294,967,296 (32 bits) tries, and where damage moves
+//! a boundary (a length, a delimiter, an escape) one flipped bit counts as such.
 //!
 //! *Late*: the search for the next good CRC may first take other bytes for a length, and waits until as many have come
-//! (at most `max`, the CRC and the length), or until the line was silent for `idle`. One stretch of damage is counted once
-//! however many frames it took, and a search that ends with a frame is a *resync*. What is found there need not be what the
-//! device meant as a frame: a payload that contains a whole frame of the same kind may give that one out.
+//! (at most `max`, the CRC and the length), or until the line was silent for `idle`. One stretch of damage is counted
+//! once however many frames it took, and a search that ends with a frame is a *resync*. What is found there need not be
+//! what the device meant as a frame: a payload that contains a whole frame of the same kind may give that one out.
 //!
 //! # Silence
 //!
-//! `idle-gap` needs to know when the line was silent, and the two kinds without marks can use it. A decoder has no clock:
-//! after each chunk [`Decoder::patience`] says after how much silence it wants to be told, and [`Decoder::silence`] tells
-//! it. Silence is measured where bytes are read, so `gap` and `idle` must be longer than what adapters, drivers and the
-//! load of the machine put between the bytes of a frame (an FTDI adapter: up to 16 ms by default), and the device must
-//! pause longer still: bytes that wait while nobody reads are read as one piece. A frame that is merged or cut so can
-//! only be told from a good one by its CRC.
+//! `idle-gap` needs to know when the line was silent, and the two kinds without marks can use it. A decoder has no
+//! clock: after each chunk [`Decoder::patience`] says after how much silence it wants to be told, and
+//! [`Decoder::silence`] tells it. Silence is measured where bytes are read, so `gap` and `idle` must be longer than
+//! what adapters, drivers and the load of the machine put between the bytes of a frame (an FTDI adapter: up to 16 ms by
+//! default), and the device must pause longer still: bytes that wait while nobody reads are read as one piece. A frame
+//! that is merged or cut so can only be told from a good one by its CRC.
 //!
-//! A new framing is a file here, a variant of [`FramingKind`] and one arm in each method of [`Decoder`] and in [`encode`].
+//! A new framing is a file here, a variant of [`FramingKind`] and one arm in each method of [`Decoder`] and in
+//! [`encode`].
 
 mod check;
 mod delimited;
@@ -105,8 +106,8 @@ const CAPACITY: usize = MAX_FRAME + 32;
 
 const _: () = assert!(check::LONGEST_CRC + 1 + MAX_DELIMITER <= 32);
 
-/// What a decoder has seen so far. Every frame that began is counted exactly once: as whole, oversize, empty, damaged or
-/// incomplete, or it is still arriving. Where nothing marks a frame, damage is counted once however long it is.
+/// What a decoder has seen so far. Every frame that began is counted exactly once: as whole, oversize, empty, damaged
+/// or incomplete, or it is still arriving. Where nothing marks a frame, damage is counted once however long it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Whole frames given out.
@@ -156,8 +157,8 @@ impl Decoder {
         }
     }
 
-    /// The payload of the next whole frame. Takes from the front of `chunk` what it has looked at; `None` means that all
-    /// of the chunk is taken and more bytes are needed.
+    /// The payload of the next whole frame. Takes from the front of `chunk` what it has looked at; `None` means that
+    /// all of the chunk is taken and more bytes are needed.
     pub fn next(&mut self, chunk: &mut &[u8]) -> Option<&[u8]> {
         match self {
             Decoder::Lines(lines) => lines.next(chunk),
@@ -191,9 +192,9 @@ impl Decoder {
         }
     }
 
-    /// The device vanished: what has arrived of a frame is dropped and counted, and the next byte begins a new one. Call
-    /// [`Decoder::next`] with an empty chunk after it, until that returns `None`: behind a damaged frame there may be
-    /// whole ones that a wrong length has held back.
+    /// The device vanished: what has arrived of a frame is dropped and counted, and the next byte begins a new one.
+    /// Call [`Decoder::next`] with an empty chunk after it, until that returns `None`: behind a damaged frame there may
+    /// be whole ones that a wrong length has held back.
     pub fn cut_off(&mut self) {
         match self {
             Decoder::Lines(lines) => lines.cut_off(),

@@ -1,8 +1,8 @@
 //! SLIP: RFC 1055.
 //!
 //! END (0xC0) ends a frame. Inside one, END is sent as ESC ESC_END (0xDB 0xDC) and ESC as ESC ESC_ESC (0xDB 0xDD); all
-//! other bytes stand for themselves. Devices may send END before a frame too, so nothing between two ENDs is no frame and
-//! isn't counted; we send it at both sides, so that noise on an idle line never joins a frame.
+//! other bytes stand for themselves. Devices may send END before a frame too, so nothing between two ENDs is no frame
+//! and isn't counted; we send it at both sides, so that noise on an idle line never joins a frame.
 //!
 //! ESC before any other byte, END included, is damage: the frame is skipped up to its END and counted.
 

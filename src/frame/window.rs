@@ -1,15 +1,15 @@
 //! Framings that nothing on the wire marks: what `length-prefixed` and `fixed` have in common.
 //!
-//! The window holds the bytes from where a frame is thought to begin. Where that was wrong, a CRC is all that can show it,
-//! and all that can find the next frame:
+//! The window holds the bytes from where a frame is thought to begin. Where that was wrong, a CRC is all that can show
+//! it, and all that can find the next frame:
 //!
 //! ```text
 //! Synced ── no frame here, and frames have a CRC ──> Hunting (one byte further, look again)
 //!    ^──── a frame with a good CRC, or silence ──────────┘
 //! ```
 //!
-//! What is looked at and is no frame stays in the window but for its first byte, so a good frame behind a damaged one is
-//! found even if the damaged one's length reached beyond it. It is found once as many bytes have come as the wrong
+//! What is looked at and is no frame stays in the window but for its first byte, so a good frame behind a damaged one
+//! is found even if the damaged one's length reached beyond it. It is found once as many bytes have come as the wrong
 //! length said, or when the line falls silent.
 //!
 //! Work: looking for a frame costs one CRC over at most a whole frame for each byte that comes.

@@ -2,8 +2,8 @@
 //!
 //! Constraints: the descriptor is dropped at the first sign of a hang-up, for a held one makes ttyUSB0 come back as
 //! ttyUSB1. The port is opened by its path anew each time, so a link under `/dev/serial/by-id` is followed to wherever
-//! the device has gone. Memory is one chunk, one frame and one submission. While an open port is silent there is no timer
-//! and no wake-up but the pulse, except for one timer where a frame has begun that silence would end.
+//! the device has gone. Memory is one chunk, one frame and one submission. While an open port is silent there is no
+//! timer and no wake-up but the pulse, except for one timer where a frame has begun that silence would end.
 //!
 //! States:
 //!
@@ -164,8 +164,8 @@ impl Device {
         self.report(DeviceState::Offline, Some("pillion is stopping".to_owned()));
     }
 
-    /// Waits for bytes, or for the silence that the decoder asks for, answering the pulse meanwhile. Bytes that are there
-    /// go first: while they waited for us the line was not silent.
+    /// Waits for bytes, or for the silence that the decoder asks for, answering the pulse meanwhile. Bytes that are
+    /// there go first: while they waited for us the line was not silent.
     async fn read(&mut self, port: &mut SerialStream, chunk: &mut [u8]) -> Input {
         let silence = silence(self.decoder.patience());
         tokio::pin!(silence);

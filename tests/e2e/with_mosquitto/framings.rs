@@ -16,21 +16,27 @@ const SLOW_FRAMES: usize = 20;
 /// Every tenth frame is preceded by a damaged one; the last ones are good, so that nothing waits for more.
 const DAMAGED: usize = 10;
 
-/// What is done to a frame.
-type Damage = fn(&mut Vec<u8>);
+/// What becomes of a frame.
+type Damage = fn(&[u8]) -> Vec<u8>;
 
-fn flip(frame: &mut Vec<u8>) {
+fn flip(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
     let middle = frame.len() / 2;
     frame[middle] ^= 1;
+    frame
 }
 
-fn lose(frame: &mut Vec<u8>) {
+fn lose(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
     frame.remove(frame.len() / 2);
+    frame
 }
 
 /// A length that reaches into the next frame.
-fn lengthen(frame: &mut Vec<u8>) {
+fn lengthen(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
     frame[0] += 5;
+    frame
 }
 
 /// The name of each device, its framing in the configuration, what its own end makes of that, and its damage.
@@ -101,9 +107,7 @@ fn no_framing_ever_delivers_less_or_more_than_its_good_frames() {
         for (name, _, framing, damage) in devices() {
             let wire = encoded(&framing, &format!("{name:5} {number:04}"));
             if number % DAMAGED == 3 {
-                let mut damaged = wire.clone();
-                damage(&mut damaged);
-                ends[name].write(&damaged);
+                ends[name].write(&damage(&wire));
             }
             ends[name].write(&wire);
         }
@@ -112,12 +116,11 @@ fn no_framing_ever_delivers_less_or_more_than_its_good_frames() {
         Framing { kind: FramingKind::IdleGap { gap: Duration::from_millis(50) }, max: 64, crc: Some(Crc::Crc16Modbus) };
     for number in 0..SLOW_FRAMES {
         let text = format!("modbus {number:04}");
-        let mut wire = encoded(&framing, &text);
+        let wire = encoded(&framing, &text);
         // One at a time: its end is that nothing follows.
         modbus.write(&wire);
         world.subscriber.expect_text("telemetry", &text);
-        flip(&mut wire);
-        modbus.write(&wire);
+        modbus.write(&flip(&wire));
         sidecar.expect_status("the damaged frame", |status| status["devices"]["modbus"]["damaged"] == number + 1);
     }
 
