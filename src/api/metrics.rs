@@ -384,7 +384,7 @@ mod tests {
              pillion_device_not_text_total{device=\"meter\",kind=\"serial\"} 0\n# EOF\n"
         );
         assert!(of("pillion_device_bytes").contains("# UNIT pillion_device_bytes bytes\n"));
-        assert_eq!(families.len(), 36, "families");
+        assert_eq!(families.len(), 38, "families");
     }
 
     #[test]
