@@ -167,8 +167,14 @@ pub struct DeviceStatus {
     pub oversize: u64,
     /// Empty frames, skipped.
     pub empty: u64,
-    /// Frames cut off because the device vanished in the middle of one.
+    /// Frames cut off because the device vanished or fell silent in the middle of one.
     pub incomplete: u64,
+    /// Frames with a wrong CRC, escape or length, skipped.
+    #[serde(default)]
+    pub damaged: u64,
+    /// Times that the next frame was found by its CRC, for nothing else showed where it began.
+    #[serde(default)]
+    pub resyncs: u64,
     /// Frames whose bytes are no text (not UTF-8, or with a NUL) and travel as base64.
     pub not_text: u64,
 }
@@ -187,6 +193,8 @@ impl DeviceStatus {
             oversize: 0,
             empty: 0,
             incomplete: 0,
+            damaged: 0,
+            resyncs: 0,
             not_text: 0,
         }
     }

@@ -5,9 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pillion::config::MAX_FRAME;
-use pillion::frame::Counters;
-use pillion::frame::lines::Lines;
+use pillion::config::{Framing, MAX_FRAME};
+use pillion::frame::{Counters, Decoder};
 
 fuzz_target!(|data: &[u8]| {
     let [high, low, length, wire @ ..] = data else { return };
@@ -18,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn decode<'a>(max: usize, chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Counters) {
-    let mut lines = Lines::new(max);
+    let mut lines = Decoder::new(&Framing::lines(max));
     let mut out = Vec::new();
     for mut chunk in chunks {
         while let Some(line) = lines.next(&mut chunk) {

@@ -120,7 +120,7 @@ const STREAMS: [Family<StreamStatus>; 11] = [
     }),
 ];
 
-const DEVICES: [Family<DeviceStatus>; 9] = [
+const DEVICES: [Family<DeviceStatus>; 11] = [
     gauge("pillion_device_up", "Whether the device can be talked to.", |device| {
         Some(Value::Flag(device.state == DeviceState::Online))
     }),
@@ -134,8 +134,14 @@ const DEVICES: [Family<DeviceStatus>; 9] = [
         Some(Value::Count(device.oversize))
     }),
     counter("pillion_device_empty", "Empty frames, skipped.", |device| Some(Value::Count(device.empty))),
-    counter("pillion_device_incomplete", "Frames cut off because the device vanished.", |device| {
+    counter("pillion_device_incomplete", "Frames cut off because the device vanished or fell silent.", |device| {
         Some(Value::Count(device.incomplete))
+    }),
+    counter("pillion_device_damaged", "Frames with a wrong CRC, escape or length, skipped.", |device| {
+        Some(Value::Count(device.damaged))
+    }),
+    counter("pillion_device_resyncs", "Times that the next frame was found by its CRC alone.", |device| {
+        Some(Value::Count(device.resyncs))
     }),
     counter("pillion_device_not_text", "Frames that are no text and travel as base64.", |device| {
         Some(Value::Count(device.not_text))
@@ -378,7 +384,7 @@ mod tests {
              pillion_device_not_text_total{device=\"meter\",kind=\"serial\"} 0\n# EOF\n"
         );
         assert!(of("pillion_device_bytes").contains("# UNIT pillion_device_bytes bytes\n"));
-        assert_eq!(families.len(), 36, "families");
+        assert_eq!(families.len(), 38, "families");
     }
 
     #[test]

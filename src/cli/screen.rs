@@ -167,7 +167,13 @@ impl Screen {
             DeviceState::Online => (" online", Colour::Good),
             DeviceState::Offline => ("offline", Colour::Bad),
         };
-        let skipped = device.oversize.saturating_add(device.empty).saturating_add(device.incomplete);
+        let reasons = [
+            (device.oversize, "too long"),
+            (device.empty, "empty"),
+            (device.incomplete, "cut off"),
+            (device.damaged, "damaged"),
+        ];
+        let skipped = reasons.iter().fold(0_u64, |sum, (count, _)| sum.saturating_add(*count));
         let cells = [
             Cell::Text(self.since(device.since_ms)),
             Cell::Number(device.frames),
@@ -184,9 +190,7 @@ impl Screen {
             self.note("", reason, Colour::Bad);
         }
         if skipped > 0 {
-            let parts =
-                counted(&[(device.oversize, "too long"), (device.empty, "empty"), (device.incomplete, "cut off")]);
-            self.note("skipped: ", &parts, Colour::Uncertain);
+            self.note("skipped: ", &counted(&reasons), Colour::Uncertain);
         }
     }
 

@@ -4,7 +4,7 @@
 //! in TOML; their odd bytes come out as U+FFFD.
 
 use super::units::{duration_text, size_text};
-use super::{Config, DataBits, Flow, Framing, Parity, PayloadRule, Serial, StopBits, Stream, Sync, WhenFull};
+use super::{Config, DataBits, Flow, Parity, PayloadRule, Serial, StopBits, Stream, Sync, WhenFull};
 use std::fmt::{Display, Write as _};
 use std::path::Path;
 
@@ -107,9 +107,7 @@ impl Serial {
             Flow::Hardware => "hardware",
         };
         out.text("flow", flow);
-        match self.framing {
-            Framing::Lines { max } => out.plain("framing", format!("{{ kind = \"lines\", max = {max} }}")),
-        }
+        out.plain("framing", self.framing.to_toml());
         let payload = match self.payload {
             PayloadRule::Auto => "auto",
             PayloadRule::Text => "text",

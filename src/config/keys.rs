@@ -41,8 +41,36 @@ pub(super) const SERIAL: Schema = Schema {
     title: "in [[serial]]",
     keys: &["name", "path", "baud", "data_bits", "parity", "stop_bits", "flow", "framing", "payload", "commands"],
 };
-pub(super) const FRAMING: Schema =
-    Schema { name: "serial.framing", title: "in the framing of a [[serial]]", keys: &["kind", "max"] };
+/// Of all kinds of framing; each kind has some of them.
+pub(super) const FRAMING: Schema = Schema {
+    name: "serial.framing",
+    title: "in the framing of a [[serial]]",
+    keys: &["kind", "max", "delimiter", "length_bytes", "endian", "includes_header", "size", "gap", "idle", "crc"],
+};
+pub(super) const LINES: Schema = Schema {
+    name: "serial.framing.lines",
+    title: "in a framing with kind = \"lines\"",
+    keys: &["kind", "max", "delimiter", "crc"],
+};
+pub(super) const COBS: Schema =
+    Schema { name: "serial.framing.cobs", title: "in a framing with kind = \"cobs\"", keys: &["kind", "max", "crc"] };
+pub(super) const SLIP: Schema =
+    Schema { name: "serial.framing.slip", title: "in a framing with kind = \"slip\"", keys: &["kind", "max", "crc"] };
+pub(super) const LENGTH_PREFIXED: Schema = Schema {
+    name: "serial.framing.length-prefixed",
+    title: "in a framing with kind = \"length-prefixed\"",
+    keys: &["kind", "max", "length_bytes", "endian", "includes_header", "idle", "crc"],
+};
+pub(super) const FIXED: Schema = Schema {
+    name: "serial.framing.fixed",
+    title: "in a framing with kind = \"fixed\"",
+    keys: &["kind", "size", "idle", "crc"],
+};
+pub(super) const IDLE_GAP: Schema = Schema {
+    name: "serial.framing.idle-gap",
+    title: "in a framing with kind = \"idle-gap\"",
+    keys: &["kind", "max", "gap", "crc"],
+};
 pub(super) const COMMANDS: Schema =
     Schema { name: "serial.commands", title: "in the commands of a device", keys: &["allow", "rate", "ttl", "reply"] };
 pub(super) const HEALTH: Schema = Schema { name: "health", title: "in [health]", keys: &["interval"] };
@@ -77,13 +105,6 @@ const LATER: &[Later] = &[
     key("mqtt", "ca_file", "remove it"),
     key("mqtt", "cert_file", "remove it"),
     key("mqtt", "key_file", "remove it"),
-    value("serial.framing", "kind", "cobs", "use \"lines\""),
-    value("serial.framing", "kind", "slip", "use \"lines\""),
-    value("serial.framing", "kind", "length-prefixed", "use \"lines\""),
-    value("serial.framing", "kind", "fixed", "use \"lines\""),
-    value("serial.framing", "kind", "idle-gap", "use \"lines\""),
-    key("serial.framing", "delimiter", "remove it"),
-    key("serial.framing", "crc", "remove it"),
 ];
 
 fn not_yet(later: &Later) -> String {
@@ -94,6 +115,11 @@ impl Schema {
     /// Whether this table has this key now.
     pub(super) fn has(&self, key: &str) -> bool {
         self.keys.contains(&key)
+    }
+
+    /// Whether this is one kind of framing.
+    fn is_framing(&self) -> bool {
+        self.name.starts_with(FRAMING.name)
     }
 
     /// What to say about a value that a later version will know.
@@ -111,6 +137,9 @@ impl Schema {
             return "passwords do not belong here; write it into a file that only pillion can read and give \
                     password_file"
                 .to_owned();
+        }
+        if self.is_framing() && FRAMING.has(key) {
+            return format!("does not belong {}; known there are {}", self.title, self.keys.join(", "));
         }
         if let Some(near) = self.nearest(key) {
             return format!("unknown key; did you mean `{near}`?");

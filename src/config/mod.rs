@@ -4,14 +4,16 @@
 //! checks again.
 //!
 //! The way from text to this: `load` reads the files and merges them as a `tree` that knows where each value stands;
-//! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams` and `serial` say what each key may be, with
-//! `values` and `units` for single values and `keys` for what exists at all; `effective` prints it back as TOML.
+//! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams`, `serial` and `framing` say what each key
+//! may be, with `values` and `units` for single values and `keys` for what exists at all; `effective` prints it back as
+//! TOML.
 //!
 //! A new key: its name in `keys`, its reading in the file of its section, its printing in `effective`, its line in
 //! `systemd/gateway.toml`, and what is said about wrong values in the table of `tests`.
 
 mod commands;
 mod effective;
+mod framing;
 mod keys;
 mod load;
 mod mqtt;
@@ -26,6 +28,7 @@ mod tree;
 mod units;
 mod values;
 
+pub use framing::{Crc, Delimiter, Endian, Framing, FramingKind, LengthBytes, MAX_DELIMITER, MAX_FRAME};
 pub use load::{Loaded, MAX_FILE_BYTES, Surroundings, load, parse};
 pub use problem::{Problem, Problems};
 pub use reader::Source;
@@ -85,7 +88,8 @@ pub struct Mqtt {
     pub ack_timeout: Duration,
     /// The largest message in bytes, envelope included, topic and header not (default 256 KiB).
     pub max_payload: usize,
-    /// Records per second of what was accepted before the present connection, 0 to 1,000,000; 0, the default, for no limit.
+    /// Records per second of what was accepted before the present connection, 0 to 1,000,000; 0, the default, for no
+    /// limit.
     pub backfill_rate: u32,
 }
 
@@ -226,19 +230,6 @@ pub enum Flow {
     Software,
     /// RTS/CTS.
     Hardware,
-}
-
-/// The longest frame that any device may send, in bytes: the capacity of the frame buffer.
-pub const MAX_FRAME: usize = 4096;
-
-/// `framing = { kind = …, … }`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Framing {
-    /// Text lines that end in LF or CR LF. Longer ones are skipped and counted.
-    Lines {
-        /// Longest line in bytes without its end, 1 to [`MAX_FRAME`] (default 1024).
-        max: usize,
-    },
 }
 
 /// `[health]`

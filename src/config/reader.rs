@@ -186,6 +186,11 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// The same table, of which more is known now: the keys of `schema` are all that it may have.
+    pub(super) fn narrowed(self, schema: &'static Schema) -> Self {
+        Section { schema, ..self }
+    }
+
     /// The value under `key`, converted. None when it is absent or wrong; then the problem is noted.
     pub(super) fn read<T>(
         &self,

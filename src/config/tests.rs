@@ -61,7 +61,60 @@ const WRONG: &[(&str, &str)] = &[
     (
         "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = { kind = \"lines\", max = 5000, min = 1 }",
         "4:35: serial.a.framing.max: 5000 is out of range; give 1 to 4096 bytes, such as 1024\n\
-         4:41: serial.a.framing.min: unknown key; known here are kind, max",
+         4:41: serial.a.framing.min: unknown key; known here are kind, max, delimiter, crc",
+    ),
+    (
+        "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = { kind = \"modbus\", anything = 1 }",
+        "4:20: serial.a.framing.kind: \"modbus\" is not known; write \"lines\", \"cobs\", \"slip\", \"length-prefixed\", \
+         \"fixed\" or \"idle-gap\"",
+    ),
+    (
+        "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = { kind = \"cobs\", size = 12, gap = \"20ms\", crc = \"xor\" }",
+        "4:28: serial.a.framing.size: does not belong in a framing with kind = \"cobs\"; known there are kind, max, crc\n\
+         4:39: serial.a.framing.gap: does not belong in a framing with kind = \"cobs\"; known there are kind, max, crc\n\
+         4:59: serial.a.framing.crc: \"xor\" is not known; write \"crc16-modbus\", \"crc16-ccitt\" or \"crc32\"",
+    ),
+    (
+        "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = { kind = \"fixed\", crc = \"crc32\", max = 9 }",
+        "4:1: serial.a.framing.size: is missing; give one, such as size = 12\n\
+         4:44: serial.a.framing.max: does not belong in a framing with kind = \"fixed\"; known there are kind, size, idle, crc",
+    ),
+    (
+        "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = { kind = \"fixed\", crc = \"crc32\", size = 4, idle = \"1m\" }",
+        "4:51: serial.a.framing.size: 4 is out of range; give 5 to 4096 bytes, such as 12\n\
+         4:61: serial.a.framing.idle: \"1m\" is out of range; give \"1ms\" to \"10s\"",
+    ),
+    (
+        "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = { kind = \"idle-gap\", gap = 20, gab = 1 }",
+        "4:38: serial.a.framing.gap: 20 has no unit; write \"20s\" for seconds (units: ms, s, m, h, d)\n\
+         4:42: serial.a.framing.gab: unknown key; did you mean `gap`?",
+    ),
+    (
+        "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\n[serial.framing]\nkind = \"length-prefixed\"\nlength_bytes = 3\n\
+         endian = \"network\"\nincludes_header = 1\nidle = \"0ms\"",
+        "6:16: serial.a.framing.length_bytes: 3 is not a width that a length can have; give 1, 2 or 4\n\
+         7:10: serial.a.framing.endian: \"network\" is not known; write \"big\" or \"little\"\n\
+         8:19: serial.a.framing.includes_header: 1 is not known; write true or false\n\
+         9:8: serial.a.framing.idle: \"0ms\" is out of range; give \"1ms\" to \"10s\"",
+    ),
+    (
+        "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\n[serial.framing]\nkind = \"length-prefixed\"\nlength_bytes = 1\n\
+         crc = \"crc16-modbus\"\nincludes_header = true\nmax = 255",
+        "9:7: serial.a.framing.max: 255 is out of range; give 1 to 252 bytes, such as 252",
+    ),
+    (
+        "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = { delimiter = \"END\", crc = \"crc32\" }",
+        "4:25: serial.a.framing.delimiter: \"END\" holds a hexadecimal digit, as the CRC before it does; give a delimiter \
+         without",
+    ),
+    (
+        "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing.delimiter = \"\"\n\
+         [[serial]]\nname = \"b\"\npath = \"/dev/b\"\nframing.delimiter = \"123456789\"\n\
+         [[serial]]\nname = \"c\"\npath = \"/dev/c\"\nframing.delimiter = \"\\u00FF\"",
+        "4:21: serial.a.framing.delimiter: \"\" has 0 bytes; give 1 to 8, such as \"\\n\"\n\
+         8:21: serial.b.framing.delimiter: \"123456789\" has 9 bytes; give 1 to 8, such as \"\\n\"\n\
+         12:21: serial.c.framing.delimiter: \"ÿ\" holds a character that is more than one byte; give ASCII, \\u0000 to \
+         \\u007F",
     ),
     ("[app]\nunit = \"gateway\"", "2:8: app.unit: \"gateway\" is not a unit; did you mean \"gateway.service\"?"),
     (
@@ -199,6 +252,12 @@ const WRONG: &[(&str, &str)] = &[
         "3:1: serial.a.framing.max: frames of 1024 bytes make messages of up to 1488, more than mqtt.max_payload (1KiB); \
          make max smaller or max_payload larger",
     ),
+    (
+        "[mqtt]\nmax_payload = \"1KiB\"\n[[serial]]\nname = \"a\"\npath = \"/dev/x\"\n\
+         framing = { kind = \"fixed\", size = 1026, crc = \"crc16-ccitt\" }",
+        "6:36: serial.a.framing.size: frames of 1024 bytes make messages of up to 1488, more than mqtt.max_payload (1KiB); \
+         make size smaller or max_payload larger",
+    ),
     // Keys.
     (
         "[[serial]]\nbaud = 300",
@@ -223,10 +282,6 @@ const WRONG: &[(&str, &str)] = &[
          4:11: mqtt.version: \"5\" is not supported by this version of pillion yet; use \"3.1.1\"\n\
          5:1: mqtt.ca_file: is not supported by this version of pillion yet; remove it\n\
          6:3: gpio: is not supported by this version of pillion yet; remove it",
-    ),
-    (
-        "[[serial]]\nname = \"a\"\npath = \"/dev/x\"\nframing = { kind = \"fixed\", size = 12 }",
-        "4:20: serial.a.framing.kind: \"fixed\" is not supported by this version of pillion yet; use \"lines\"",
     ),
     // Syntax.
     (
@@ -291,6 +346,47 @@ fn plain_mqtt_over_a_network_never_goes_without_a_warning() {
           through a VPN"
         ]
     );
+}
+
+#[test]
+fn a_framing_that_one_lost_byte_breaks_never_goes_without_a_warning() {
+    let told = |framing: &str| {
+        warnings(&format!("[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = {{ kind = {framing} }}")).join("\n")
+    };
+    let warning = "gateway.toml:4:20: serial.a.framing.kind: after one lost byte every frame is wrong until the port is \
+                   opened again; give crc if the device sends one, or idle if it pauses between frames";
+    for framing in ["\"length-prefixed\"", "\"fixed\", size = 9"] {
+        assert_eq!(told(framing), warning);
+        assert_eq!(told(&format!("{framing}, idle = \"1s\"")), "");
+        assert_eq!(told(&format!("{framing}, crc = \"crc32\"")), "");
+    }
+}
+
+#[test]
+fn a_framing_is_never_printed_without_one_of_its_keys() {
+    let shown = |framing: &str| {
+        let text = format!("[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = {framing}");
+        let toml = parsed(&text).unwrap_or_else(|problems| panic!("{problems}")).config.to_toml();
+        let line = toml.lines().find_map(|line| line.strip_prefix("framing = ")).unwrap().to_owned();
+        check_round_trip(&text);
+        line
+    };
+    assert_eq!(shown("{}"), r#"{ kind = "lines", max = 1024, delimiter = "\n" }"#);
+    assert_eq!(shown(r#"{ kind = "cobs" }"#), r#"{ kind = "cobs", max = 1024 }"#);
+    assert_eq!(
+        shown(r#"{ kind = "length-prefixed", crc = "crc32" }"#),
+        r#"{ kind = "length-prefixed", max = 1024, length_bytes = 2, endian = "big", includes_header = false, crc = "crc32" }"#
+    );
+    assert_eq!(shown(r#"{ kind = "idle-gap" }"#), r#"{ kind = "idle-gap", max = 1024, gap = "20ms" }"#);
+    for whole in [
+        r#"{ kind = "lines", max = 7, delimiter = "\r\u0000\t \"\\\u007F", crc = "crc16-ccitt" }"#,
+        r#"{ kind = "slip", max = 4096, crc = "crc16-modbus" }"#,
+        r#"{ kind = "length-prefixed", max = 251, length_bytes = 1, endian = "little", includes_header = true, idle = "1s" }"#,
+        r#"{ kind = "fixed", size = 4096, idle = "10s", crc = "crc32" }"#,
+        r#"{ kind = "idle-gap", max = 256, gap = "1ms", crc = "crc16-modbus" }"#,
+    ] {
+        assert_eq!(shown(whole), whole);
+    }
 }
 
 #[test]
@@ -446,6 +542,18 @@ fn the_example_never_fails_the_check_and_never_shows_another_default() {
     assert_eq!(all.serial[0], Serial { path, commands, ..minimal.serial[0].clone() });
 }
 
+#[test]
+fn the_framings_of_the_example_never_fail_the_check() {
+    let example = include_str!("../../systemd/gateway.toml");
+    let table = |line: &'static str| Some(&line[line.find("{ kind")?..line.find(" }")? + 2]);
+    let framings: Vec<&str> = example.lines().filter_map(table).collect();
+    assert_eq!(framings.len(), 8, "{framings:?}");
+    for framing in framings {
+        let text = format!("[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = {framing}");
+        parsed(&text).unwrap_or_else(|problems| panic!("{framing}: {problems}"));
+    }
+}
+
 // What is printed.
 
 fn check_round_trip(text: &str) {
@@ -465,6 +573,16 @@ fn the_effective_configuration_never_reads_differently() {
          password_file = \"../pw\"\nversion = \"3.1.1\"\n[app]\nunit = 'a\\x2d.service'\n[spool]\nsync = \"always\"",
     );
 }
+
+const FRAMINGS: &[&str] = &[
+    "{ max = MAX }",
+    "{ kind = \"lines\", max = MAX, delimiter = \"\\u0003\\\\;\", crc = \"crc32\" }",
+    "{ kind = \"cobs\", max = MAX, crc = \"crc16-ccitt\" }",
+    "{ kind = \"slip\", max = MAX }",
+    "{ kind = \"length-prefixed\", max = MAX, length_bytes = 4, endian = \"little\", includes_header = true, idle = \"MAXms\" }",
+    "{ kind = \"fixed\", size = MAX, idle = \"MAXms\" }",
+    "{ kind = \"idle-gap\", max = MAX, gap = \"MAXms\", crc = \"crc16-modbus\" }",
+];
 
 /// A valid document of random values.
 fn valid() -> impl Strategy<Value = String> {
@@ -500,14 +618,15 @@ fn valid() -> impl Strategy<Value = String> {
         word(&["none", "even", "odd"]),
         1..=2u8,
         word(&["none", "software", "hardware"]),
-        1..=1400u32,
+        (1..=1400u32, word(FRAMINGS)),
         word(&["auto", "text", "base64", "raw"]),
     );
     let serials = prop::collection::btree_map("[a-z0-9_-]{1,32}", serial, 0..4).prop_map(|devices| {
-        let one = |(name, (baud, data, parity, stop, flow, max, payload))| {
+        let one = |(name, (baud, data, parity, stop, flow, (max, framing), payload))| {
+            let framing = str::replace(framing, "MAX", &u32::to_string(&max));
             format!(
                 "[[serial]]\nname = \"{name}\"\npath = \"/dev/{name}\"\nbaud = {baud}\ndata_bits = {data}\nparity = \
-                 \"{parity}\"\nstop_bits = {stop}\nflow = \"{flow}\"\nframing.max = {max}\npayload = \"{payload}\"\n"
+                 \"{parity}\"\nstop_bits = {stop}\nflow = \"{flow}\"\nframing = {framing}\npayload = \"{payload}\"\n"
             )
         };
         devices.into_iter().map(one).collect::<String>()

@@ -2,8 +2,8 @@
 //!
 //! Constraints: the descriptor is dropped at the first sign of a hang-up, for a held one makes ttyUSB0 come back as
 //! ttyUSB1. The port is opened by its path anew each time, so a link under `/dev/serial/by-id` is followed to wherever
-//! the device has gone. Memory is one chunk, one frame and one submission. While an open port is silent there is no timer
-//! and no wake-up but the pulse.
+//! the device has gone. Memory is one chunk, one frame and one submission. While an open port is silent there is no
+//! timer and no wake-up but the pulse, except for one timer where a frame has begun that silence would end.
 //!
 //! States:
 //!
@@ -71,7 +71,7 @@ pub async fn run(config: Serial, wiring: Wiring) {
         };
         match next {
             Some(next) => state = next,
-            None => return device.stopped(),
+            None => return device.stopped().await,
         }
     }
 }
@@ -88,6 +88,8 @@ struct Device {
 enum Input {
     /// This many bytes are in the chunk, at least one.
     Bytes(usize),
+    /// None came for as long as the decoder wanted to know of.
+    Silence,
     /// The port is of no use any more.
     Lost(Trouble),
     /// The task shall end.
@@ -124,10 +126,14 @@ impl Device {
                     self.backoff.reset();
                     self.submit(chunk.get(..count).unwrap_or_default()).await?;
                 }
+                Input::Silence => {
+                    self.decoder.silence();
+                    self.submit(&[]).await?;
+                }
                 Input::Lost(trouble) => {
                     drop(port);
                     self.decoder.cut_off();
-                    self.count(0, 0);
+                    self.submit(&[]).await?;
                     self.report(DeviceState::Offline, Some(trouble.to_string()));
                     return Some(State::Backoff);
                 }
@@ -151,14 +157,18 @@ impl Device {
     }
 
     /// The task ends.
-    fn stopped(&mut self) {
+    async fn stopped(&mut self) {
         self.decoder.cut_off();
-        self.count(0, 0);
+        // Nobody may take records any more; what is left is counted all the same.
+        let _ = self.submit(&[]).await;
         self.report(DeviceState::Offline, Some("pillion is stopping".to_owned()));
     }
 
-    /// Waits for bytes, answering the pulse meanwhile.
+    /// Waits for bytes, or for the silence that the decoder asks for, answering the pulse meanwhile. Bytes that are
+    /// there go first: while they waited for us the line was not silent.
     async fn read(&mut self, port: &mut SerialStream, chunk: &mut [u8]) -> Input {
+        let silence = silence(self.decoder.patience());
+        tokio::pin!(silence);
         loop {
             tokio::select! {
                 biased;
@@ -170,6 +180,7 @@ impl Device {
                     Ok(count) => Input::Bytes(count),
                     Err(error) => Input::Lost(port::of_read(&self.config.path, &error)),
                 },
+                () = &mut silence => return Input::Silence,
             }
         }
     }
@@ -212,6 +223,8 @@ impl Device {
             status.oversize = seen.oversize;
             status.empty = seen.empty;
             status.incomplete = seen.incomplete;
+            status.damaged = seen.damaged;
+            status.resyncs = seen.resyncs;
             false
         });
     }
@@ -238,6 +251,14 @@ impl Device {
             Some(reason) => tracing::warn!(device, %path, "device {device} is offline: {reason}"),
             None => tracing::info!(device, %path, "device {device} is online: {path}"),
         }
+    }
+}
+
+/// Returns after this long; without a limit never, and without a timer.
+async fn silence(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
     }
 }
 

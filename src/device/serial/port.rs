@@ -237,7 +237,7 @@ mod tests {
             parity: Parity::None,
             stop_bits: StopBits::One,
             flow: Flow::None,
-            framing: crate::config::Framing::Lines { max: 64 },
+            framing: crate::config::Framing::lines(64),
             payload: crate::record::PayloadRule::Auto,
             commands: None,
         }

@@ -9,6 +9,7 @@ mod damage;
 mod device;
 mod disk_faults;
 mod flash;
+mod framings;
 mod full_disk;
 mod kills;
 mod lifecycle;
