@@ -322,6 +322,7 @@ mod tests {
             },
             streams: [("event".to_owned(), StreamStatus::default()), ("telemetry".to_owned(), telemetry)].into(),
             devices: [("meter".to_owned(), DeviceStatus::closed("serial", 5))].into(),
+            commands: None,
             app: None,
             host: HostStatus { name: "gw".into(), boot_id: "b-1".into(), rss_bytes: 5_000_000 },
         }

@@ -334,6 +334,7 @@ mod tests {
                 ("log".into(), StreamStatus::default()),
             ]),
             devices: BTreeMap::from([("meter".into(), meter)]),
+            commands: None,
             app: Some(AppStatus { unit: "gateway.service".into() }),
             host: HostStatus {
                 name: "cm4".into(),
