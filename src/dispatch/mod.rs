@@ -126,8 +126,9 @@ impl Dispatch {
 
     async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
-        let mut open = true;
-        while open || !self.under_way.is_empty() {
+        // Without a broker and without a local API nobody sends anything.
+        let (mut open, mut stopping) = (true, false);
+        while !stopping || !self.under_way.is_empty() {
             tokio::select! {
                 count = self.wiring.requests.recv_many(&mut batch, BATCH), if open && self.under_way.len() < UNDER_WAY => {
                     open = count > 0;
@@ -136,8 +137,8 @@ impl Dispatch {
                 Some(Ok(carried)) = self.under_way.join_next() => self.ended(carried).await,
                 () = self.wiring.pulse.answer() => {}
                 // What waits in the channel is let go: a local client learns of it, and the broker sends it again.
-                () = stopped(&mut self.wiring.stop), if open => {
-                    open = false;
+                () = stopped(&mut self.wiring.stop), if !stopping => {
+                    (open, stopping) = (false, true);
                     self.wiring.requests.close();
                     while self.wiring.requests.try_recv().is_ok() {}
                 }
