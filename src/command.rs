@@ -79,7 +79,8 @@ impl Command {
     /// What a payload says.
     ///
     /// # Errors
-    /// It is empty or larger than [`MAX_COMMAND`], begins with `{` and is no JSON, or is an envelope with something wrong in it.
+    /// It is empty or larger than [`MAX_COMMAND`], begins with `{` and is no JSON, or is an envelope with something
+    /// wrong in it.
     pub fn parse(payload: &[u8]) -> Result<Command, Malformed> {
         let wrong = |reason: String| Malformed { id: None, reason };
         if payload.is_empty() {
@@ -213,8 +214,8 @@ pub struct Order {
     pub data: Data,
     /// Not to be begun at this time or later: milliseconds since boot, as in [`crate::record::Timestamp::mono_ms`].
     pub expires_ms: u64,
-    /// Where the device's task reports. The last report is one for which [`Progress::is_final`] holds; when the sender is
-    /// dropped before that, the command has failed.
+    /// Where the device's task reports. The last report is one for which [`Progress::is_final`] holds; when the sender
+    /// is dropped before that, the command has failed.
     pub progress: mpsc::Sender<Progress>,
 }
 
@@ -346,7 +347,8 @@ fn answer(data: &[u8], encoding: Encoding) -> (Value, Option<String>) {
 pub struct Request {
     /// The device's name.
     pub device: String,
-    /// The payload as it came; of one that is larger than [`MAX_COMMAND`] the beginning will do, as long as that is larger.
+    /// The payload as it came; of one that is larger than [`MAX_COMMAND`] the beginning will do, as long as that is
+    /// larger.
     pub payload: Vec<u8>,
     /// Where it came from.
     pub origin: Origin,
@@ -365,8 +367,8 @@ pub enum Origin {
         redelivered: bool,
         /// It may have waited at the broker for this long; `None`: nobody knows how long.
         waited: Option<Duration>,
-        /// Answered when the command is noted, refused or found to be a repetition: from then on it need not come again. Dropped
-        /// when it shall come again.
+        /// Answered when the command is noted, refused or found to be a repetition: from then on it need not come
+        /// again. Dropped when it shall come again.
         noted: oneshot::Sender<()>,
     },
     /// The local API: gets every reply.

@@ -131,8 +131,8 @@ enum Command {
     #[command(after_help = PUBLISH_EXAMPLE)]
     Publish(publish::Arguments),
     /// Have a device do something, and print what became of it
-    #[command(after_help = COMMAND_EXAMPLE)]
-    Command(command::Arguments),
+    #[command(name = "command", after_help = COMMAND_EXAMPLE)]
+    Tell(command::Arguments),
     /// Look into a spool that no process has open, and save what is in it
     #[command(subcommand)]
     Spool(spool::Command),
@@ -169,7 +169,7 @@ pub fn main() -> ExitCode {
         Command::Demo => return demo::run(),
         Command::Status(arguments) => ("status", status::run(&arguments)),
         Command::Publish(arguments) => ("publish", publish::run(&arguments)),
-        Command::Command(arguments) => ("command", command::run(&arguments)),
+        Command::Tell(arguments) => ("command", command::run(&arguments)),
         Command::Spool(command) => ("spool", spool::run(&command)),
     };
     outcome.unwrap_or_else(|Failure { code, message }| {

@@ -1,10 +1,11 @@
 //! What becomes of a command: every rule that stands between a sender and a device. Pure.
 //!
-//! In this order: is there such a device, and does it take commands; was it kept by the broker; can it be read; did it come
-//! before; is it too late; is it allowed; does it come too fast. Only the last of these depends on how much else there is.
+//! In this order: is there such a device, and does it take commands; was it kept by the broker; can it be read; did it
+//! come before; is it too late; is it allowed; does it come too fast. Only the last of these depends on how much else
+//! there is.
 //!
-//! How old a command is: by its `ts`, where it has one and our clock is right; else by the longest time that it may have
-//! waited at the broker. Where neither is known it counts as too old. A time in the future counts as now, up to
+//! How old a command is: by its `ts`, where it has one and our clock is right; else by the longest time that it may
+//! have waited at the broker. Where neither is known it counts as too old. A time in the future counts as now, up to
 //! [`AHEAD_MS`]; what is farther ahead is refused, for it could be carried out for ever.
 
 use super::memory::Memory;
@@ -218,7 +219,8 @@ fn shown(name: &str) -> String {
     format!("{start:?}")
 }
 
-/// Whether `*` in the pattern can stand for something that makes it the text. Takes the product of their lengths at the most.
+/// Whether `*` in the pattern can stand for something that makes it the text. Takes the product of their lengths at the
+/// most.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     // Behind the latest star, and where in the text what it stands for ends.
@@ -349,7 +351,7 @@ mod tests {
             let (stage, reason) = answer(verdict);
             assert!(stage == Stage::Refused && reason.contains(part), "{device} {payload}: {reason}");
         }
-        assert_eq!(contract.memory.len(), 0, "what was not begun is not remembered");
+        assert_eq!(contract.memory.count(), 0, "what was not begun is not remembered");
         begun(judge(&mut contract, r#"{"data":"SET 1"}"#, FRESH, NOW));
         let huge = "x".repeat(MAX_COMMAND + 1);
         assert!(answer(judge(&mut contract, &huge, FRESH, NOW)).1.contains("too large"));

@@ -1,9 +1,9 @@
 //! The journal of ids: what was begun, and how it ended, so that nothing is done twice after a restart.
 //!
-//! Constraints: a command is on the medium here before its device hears of it. The journal is one file, held open by its one
-//! owner; it is only ever appended to, and replaced as a whole (write, fdatasync, rename, fsync of the folder) when it is opened,
-//! when it has grown, and after any error, for a file that failed is never written again. Calls block: they are made on
-//! a thread for that.
+//! Constraints: a command is on the medium here before its device hears of it. The journal is one file, held open by
+//! its one owner; it is only ever appended to, and replaced as a whole (write, fdatasync, rename, fsync of the folder)
+//! when it is opened, when it has grown, and after any error, for a file that failed is never written again. Calls
+//! block: they are made on a thread for that.
 //!
 //! Format of `STATE_DIR/commands/ids`, all numbers little-endian:
 //!
@@ -12,12 +12,12 @@
 //! entry  = length u32   CRC-32C of what follows u32   an Entry in postcard, of that length
 //! ```
 //!
-//! A file ends where an entry is cut off, which is what a kill within a write leaves. What is damaged before that is skipped up
-//! to the next whole entry, and counted. Variants of [`Entry`] and of [`Ending`] may be added at their ends; anything else
-//! needs a new magic.
+//! A file ends where an entry is cut off, which is what a kill within a write leaves. What is damaged before that is
+//! skipped up to the next whole entry, and counted. Variants of [`Entry`] and of [`Ending`] may be added at their ends;
+//! anything else needs a new magic.
 //!
-//! The ending of a command is appended without fdatasync: it survives a kill of the process. A power cut may take it along,
-//! and then the answer to a repetition is that nobody knows.
+//! The ending of a command is appended without fdatasync: it survives a kill of the process. A power cut may take it
+//! along, and then the answer to a repetition is that nobody knows.
 
 use crate::spool::fs::{FileSystem, LogFile, read_all};
 use crc::{CRC_32_ISCSI, Crc, Table};

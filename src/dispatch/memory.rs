@@ -39,7 +39,8 @@ pub struct Memory {
 pub type Orphan = (String, String);
 
 impl Memory {
-    /// From what a journal holds. Whatever has no ending was under way when its process ended: it gets one, and is named.
+    /// From what a journal holds. Whatever has no ending was under way when its process ended: it gets one, and is
+    /// named.
     pub fn restore(entries: Vec<Entry>) -> (Memory, Vec<Orphan>) {
         let mut memory = Memory::default();
         for Entry { device, id, what } in entries {
@@ -143,7 +144,7 @@ impl Memory {
     }
 
     /// How many commands are remembered.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.order.len()
     }
 }
@@ -216,7 +217,7 @@ mod tests {
             memory.end("a", &id, Ending::Done);
             memory.forget(NOW);
         }
-        assert_eq!(memory.len(), PER_DEVICE);
+        assert_eq!(memory.count(), PER_DEVICE);
         assert_eq!(memory.recall("a", "first").unwrap().stage, Stage::Received);
         assert!(memory.recall("a", "0").is_none());
         assert!(memory.recall("a", &(3 * PER_DEVICE - 1).to_string()).is_some());
@@ -233,7 +234,7 @@ mod tests {
             }
         }
         memory.forget(NOW);
-        assert_eq!(memory.len(), ALL);
+        assert_eq!(memory.count(), ALL);
         assert!(memory.recall("d19", "599").is_some() && memory.recall("d0", "0").is_none());
     }
 
@@ -242,9 +243,9 @@ mod tests {
         let mut memory = filled("a", 3);
         let later = Timestamp { wall_ms: NOW.wall_ms + OLDEST_MS + 1, ..NOW };
         memory.forget(Timestamp { quality: ClockQuality::Unsynced, ..later });
-        assert_eq!(memory.len(), 3);
+        assert_eq!(memory.count(), 3);
         memory.forget(later);
-        assert_eq!((memory.len(), memory.entries().len()), (0, 0));
+        assert_eq!((memory.count(), memory.entries().len()), (0, 0));
     }
 
     #[test]
@@ -277,7 +278,7 @@ mod tests {
         let mut memory = filled("a", 1);
         memory.withdraw("a", "c-0");
         assert!(memory.recall("a", "c-0").is_none());
-        assert_eq!((memory.len(), memory.entries().len()), (0, 0));
+        assert_eq!((memory.count(), memory.entries().len()), (0, 0));
         memory.withdraw("b", "c-0");
     }
 }

@@ -1,9 +1,9 @@
 //! The dispatch flow: from a command, wherever it came from, to the device's task, and back come the replies.
 //!
-//! Constraints: a command is noted in the journal, on the medium, before its device hears of it, so that none is carried
-//! out twice, whatever dies and when. What is decided is decided by [`contract`], with nothing but what [`memory`] holds; this file
-//! does what comes of it. Commands reach each device in the order in which they came. The flow waits for the disk, in turns
-//! of [`BATCH`] commands with one fdatasync each, and for nothing else.
+//! Constraints: a command is noted in the journal, on the medium, before its device hears of it, so that none is
+//! carried out twice, whatever dies and when. What is decided is decided by [`contract`], with nothing but what
+//! [`memory`] holds; this file does what comes of it. Commands reach each device in the order in which they came. The
+//! flow waits for the disk, in turns of [`BATCH`] commands with one fdatasync each, and for nothing else.
 //!
 //! States of a command:
 //!
@@ -69,8 +69,8 @@ pub struct Wiring {
 /// Every device, and which commands it takes.
 pub type Devices = BTreeMap<String, Option<Commands>>;
 
-/// Runs until `stop` is set and nothing is under way any more. The journal is in `dir`, and there only if a device takes
-/// commands.
+/// Runs until `stop` is set and nothing is under way any more. The journal is in `dir`, and there only if a device
+/// takes commands.
 pub async fn run(devices: Devices, fs: Arc<dyn FileSystem>, dir: PathBuf, wiring: Wiring) {
     let contract = Contract::new(devices, Memory::default(), (wiring.clock)());
     let mut flow = Dispatch { contract, journal: None, under_way: JoinSet::new(), begun: 0, wiring };

@@ -1,7 +1,7 @@
 //! Since when each broker may have kept commands for us, over restarts of the process.
 //!
-//! Constraint: the file is in `runtime_dir` and counts in the boot that wrote it only. Without it nobody knows how long a
-//! command has waited, and that is what is said; so nothing here is an error.
+//! Constraint: the file is in `runtime_dir` and counts in the boot that wrote it only. Without it nobody knows how long
+//! a command has waited, and that is what is said; so nothing here is an error.
 //!
 //! Format: the boot id in the first line, then for each broker milliseconds since boot, a blank, and its name.
 

@@ -1,11 +1,11 @@
 //! The listen flow: commands from the broker, in a session of their own that the broker keeps while we are away.
 //!
-//! Constraints: a command is acknowledged only when the dispatch flow says that it need not come again, in the order in which
-//! they came (MQTT 3.1.1 section 4.6). Nothing is read while the dispatch flow is full: what waits then waits at the
-//! broker. At rest nothing wakes this task but the keep-alive.
+//! Constraints: a command is acknowledged only when the dispatch flow says that it need not come again, in the order in
+//! which they came (MQTT 3.1.1 section 4.6). Nothing is read while the dispatch flow is full: what waits then waits at
+//! the broker. At rest nothing wakes this task but the keep-alive.
 //!
-//! States, as in the publish flow, with the subscription in the place of the records; `Connected` is when the broker has
-//! confirmed it:
+//! States, as in the publish flow, with the subscription in the place of the records; `Connected` is when the broker
+//! has confirmed it:
 //!
 //! ```text
 //!            back-off over               SUBACK
@@ -14,9 +14,9 @@
 //!      └─────────────────────┴──────────────────────────┘
 //! ```
 //!
-//! A message that can't be taken off the wire (too large, or no MQTT) ends the connection, and the broker would send it again on
-//! the next one, for ever. So when that happens twice in a row, the session is given up with everything in it, which is
-//! counted and announced.
+//! A message that can't be taken off the wire (too large, or no MQTT) ends the connection, and the broker would send it
+//! again on the next one, for ever. So when that happens twice in a row, the session is given up with everything in it,
+//! which is counted and announced.
 //!
 //! [`waiting`] knows how old a command may be, [`alive`] remembers what that takes over a restart.
 
@@ -343,8 +343,8 @@ impl Listener {
 struct Talk {
     server: String,
     waiting: Waiting,
-    /// Packets that are not acknowledged, in the order in which they came. Bounded by the dispatch flow's channel and what it
-    /// works on.
+    /// Packets that are not acknowledged, in the order in which they came. Bounded by the dispatch flow's channel and
+    /// what it works on.
     unsettled: VecDeque<(u16, oneshot::Receiver<()>)>,
     /// A command that the dispatch flow has no room for. Nothing is read meanwhile.
     stalled: Option<Request>,

@@ -1,11 +1,11 @@
 //! How long a command may have waited before we read it. Pure.
 //!
-//! A broker keeps what came while we were away, and sends it after CONNACK, as fast as we acknowledge. Until we know that
-//! nothing of that is left, everything that comes may have waited as long as we were away. We know it from a ping that came back
-//! without a command in between while nothing was unacknowledged, [`SETTLE_MS`] after CONNACK or later.
+//! A broker keeps what came while we were away, and sends it after CONNACK, as fast as we acknowledge. Until we know
+//! that nothing of that is left, everything that comes may have waited as long as we were away. We know it from a ping
+//! that came back without a command in between while nothing was unacknowledged, [`SETTLE_MS`] after CONNACK or later.
 //!
-//! The same holds when we were slow, for a broker has a limit on what is unacknowledged, too: what comes then may have waited
-//! since we last had everything. The time on the wire is not counted.
+//! The same holds when we were slow, for a broker has a limit on what is unacknowledged, too: what comes then may have
+//! waited since we last had everything. The time on the wire is not counted.
 
 /// A broker that has kept something has begun to send it by then, in milliseconds after CONNACK.
 pub const SETTLE_MS: u64 = 2000;

@@ -1,8 +1,8 @@
 //! Orders for a serial device: their bytes go out as a frame, and the next frame that comes in is the answer.
 //!
-//! Constraints: one order at a time; none is begun at its deadline or later, nor while the port is not open. What has been
-//! written even in part may have been carried out, and the report says so. Where an answer is awaited, the next order waits for
-//! it. A frame that is an answer is a record of the device as any other.
+//! Constraints: one order at a time; none is begun at its deadline or later, nor while the port is not open. What has
+//! been written even in part may have been carried out, and the report says so. Where an answer is awaited, the next
+//! order waits for it. A frame that is an answer is a record of the device as any other.
 
 use crate::command::{Data, Order, Progress};
 use crate::config::Framing;
@@ -54,7 +54,8 @@ impl Orders {
         }
     }
 
-    /// Writes an order to the open port, or says why not. After an error in writing the port tells by itself what it is.
+    /// Writes an order to the open port, or says why not. After an error in writing the port tells by itself what it
+    /// is.
     pub(super) async fn perform(&mut self, order: Order, port: &mut (impl AsyncWrite + Unpin), framing: &Framing) {
         let Order { data, expires_ms, progress } = order;
         let bytes = match encode(data, framing) {
