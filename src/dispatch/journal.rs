@@ -111,13 +111,18 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Reads what is there. Writes nothing: the next thing to be written is all of it, by [`Journal::rewrite`].
+    /// Reads what is there; a file that can't be read at all is set aside as `ids.unreadable`. The next thing to be written is
+    /// all of it, by [`Journal::rewrite`].
     pub fn open(fs: Arc<dyn FileSystem>, dir: PathBuf) -> (Journal, Found) {
         let found = match read_all(&*fs, &dir.join(NAME), MAX_FILE) {
             Ok(content) => decode(&content),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Found::default(),
             Err(error) => Found { error: Some(error.to_string()), ..Found::default() },
         };
+        if found.error.is_some() {
+            // The next write would replace it, and somebody may want to look at it.
+            let _ = fs.rename(&dir.join(NAME), &dir.join("ids.unreadable"));
+        }
         (Journal { fs, dir, file: None, length: 0, whole: 0 }, found)
     }
 
@@ -343,7 +348,18 @@ mod tests {
             assert!(found.entries.len() == 19, "{} at {offset}", found.entries.len());
             assert!(found.damaged == 1 || found.torn > 0);
         }
-        assert!(decode(b"something else").error.is_some());
+    }
+
+    #[test]
+    fn a_journal_of_another_version_is_never_overwritten() {
+        let fs = SimFs::default();
+        drop(started(&fs));
+        fs.put(&Path::new(DIR).join(NAME), b"pillion ids 2\n...");
+        let (mut journal, found) = reopen(&fs);
+        assert!(found.error.is_some());
+        journal.rewrite(&[noted(1)]).unwrap();
+        assert_eq!(fs.content(&Path::new(DIR).join("ids.unreadable")), b"pillion ids 2\n...");
+        assert_eq!(reopen(&fs).1.entries, [noted(1)]);
     }
 
     #[test]
