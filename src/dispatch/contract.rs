@@ -1,12 +1,11 @@
 //! What becomes of a command: every rule that stands between a sender and a device. Pure.
 //!
-//! In this order: is there such a device, and does it take commands; was it kept by the broker; can it be read; did it
-//! come before; is it too late; is it allowed; does it come too fast. Only the last of these depends on how much else
-//! there is.
+//! In this order: is there such a device, and does it take commands; can it be read; did it come before; was it kept by the
+//! broker; is it too late; is it allowed; does it come too fast. Only the last of these depends on how much else there is.
 //!
 //! How old a command is: by its `ts`, where it has one and our clock is right; else by the longest time that it may
 //! have waited at the broker. Where neither is known it counts as too old. A time in the future counts as now, up to
-//! [`AHEAD_MS`]; what is farther ahead is refused, for it could be carried out for ever.
+//! `AHEAD_MS`; what is farther ahead is refused, for it could be carried out for ever.
 
 use super::memory::Memory;
 use crate::command::{Command, Data, MAX_COMMAND, Reply, Stage};
@@ -120,10 +119,6 @@ impl Contract {
             let advice = "give it a line commands = { … } in the configuration";
             return refused(&id, format!("the device {device} takes no commands; {advice}"));
         };
-        if arrival.retained {
-            let advice = "send commands without the retain flag, and remove this one by an empty retained message";
-            return refused(&id, format!("the broker has kept it; {advice}"));
-        }
         let command = match command {
             Ok(command) => command,
             Err(malformed) => return refused(&id, malformed.reason),
@@ -138,6 +133,10 @@ impl Contract {
         }
         if let Some(reply) = self.memory.recall(device, &id) {
             return Verdict::Answer(reply);
+        }
+        if arrival.retained {
+            let advice = "send commands without the retain flag, and remove this one by an empty retained message";
+            return refused(&id, format!("the broker has kept it; {advice}"));
         }
         let ttl_ms = milliseconds(command.ttl.unwrap_or(commands.ttl));
         let expires_ms = match age_ms(command.sent_ms, arrival.waited, now) {
@@ -289,6 +288,8 @@ mod tests {
         assert_eq!(answer(judge(&mut contract, payload, FRESH, NOW)).0, Stage::Received);
         contract.memory.end("meter", "c-1", ending_of(&Reply::last("c-1", Stage::Written)));
         assert_eq!(answer(judge(&mut contract, r#"{"id":"c-1","data":"off"}"#, Arrival::LOCAL, NOW)).0, Stage::Written);
+        let kept = Arrival { retained: true, ..FRESH };
+        assert_eq!(answer(judge(&mut contract, payload, kept, NOW)).0, Stage::Written, "it was done when it was sent");
         let late = r#"{"id":"c-1","ts":"2000-01-01T00:00:00Z","data":"on"}"#;
         assert_eq!(answer(judge(&mut contract, late, FRESH, NOW)).0, Stage::Written, "the old answer, not expired");
     }

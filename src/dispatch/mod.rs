@@ -3,7 +3,7 @@
 //! Constraints: a command is noted in the journal, on the medium, before its device hears of it, so that none is
 //! carried out twice, whatever dies and when. What is decided is decided by [`contract`], with nothing but what
 //! [`memory`] holds; this file does what comes of it. Commands reach each device in the order in which they came. The
-//! flow waits for the disk, in turns of [`BATCH`] commands with one fdatasync each, and for nothing else.
+//! flow waits for the disk, in turns of `BATCH` commands with one fdatasync each, and for nothing else.
 //!
 //! States of a command:
 //!
@@ -16,7 +16,7 @@
 //! Every state is a reply: a record on `device/NAME/reply` in the stream of events, which drains first; a local client
 //! gets them as well. What is not carried out is answered too, but not more often than twenty times a second.
 //!
-//! [`journal`] is the file, [`carry`] one command on its way through its device.
+//! [`journal`] is the file, `carry` one command on its way through its device.
 
 mod carry;
 pub mod contract;
