@@ -193,3 +193,29 @@ async fn a_stop_never_loses_what_is_under_way_nor_takes_in_more() {
     assert_eq!((reply.id.as_str(), reply.stage), ("c-1", Stage::Failed));
     timeout(DEADLINE, flow.task).await.expect("an end in time").unwrap();
 }
+
+#[tokio::test]
+async fn a_damaged_journal_never_costs_more_than_what_is_damaged_nor_goes_unannounced() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut flow = Flow::start(dir.path(), 4);
+    for number in 0..3 {
+        flow.send(&format!(r#"{{"id":"c-{number}","data":1}}"#), number, false).await.await.unwrap();
+        report(&flow.order().await, Progress::Done);
+        assert_eq!(flow.last_reply().await.stage, Stage::Written);
+    }
+    flow.kill().await;
+    let path = dir.path().join("commands/ids");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let place = bytes.windows(3).position(|window| window == b"c-1").unwrap();
+    bytes[place] ^= 0x55;
+    std::fs::write(&path, bytes).unwrap();
+    let mut flow = Flow::start(dir.path(), 4);
+    let event = timeout(DEADLINE, flow.records.recv()).await.expect("an event in time").unwrap();
+    let event: serde_json::Value = serde_json::from_slice(&event.records[0].data).unwrap();
+    assert_eq!(event["type"], "command-journal", "{event}");
+    for number in [0, 2] {
+        flow.send(&format!(r#"{{"id":"c-{number}","data":1}}"#), number, false).await.await.unwrap();
+        assert!(flow.last_reply().await.repeated, "c-{number}");
+    }
+    assert_eq!(flow.counts.borrow().begun, 0);
+}

@@ -401,7 +401,7 @@ fn a_device_that_is_not_there_never_gets_a_command_later() {
 }
 
 #[test]
-fn a_full_disk_never_has_a_command_carried_out_without_a_note() {
+fn a_disk_that_takes_nothing_never_has_a_command_carried_out_without_a_note() {
     let world = World::new();
     let mut home = world.home();
     let mut device = Listening::at(&mut home, "");
