@@ -5,22 +5,26 @@
 //! What keeps it from starting: a configuration that can't be meant (exit 78), and another process that has its spool or its
 //! socket. Nothing else does: no broker, no device, no disk.
 //!
-//! Stopping (SIGTERM, SIGINT): devices and local API stop taking in; what they took goes through ingest into the
-//! spool; the publisher delivers what it can within [`DRAIN`] and says good-bye; the spool is closed.
+//! Stopping (SIGTERM, SIGINT): no more commands are begun; devices and local API stop taking in, and say of each command that
+//! was under way what became of it; what they took goes through ingest into the spool; the publisher delivers what it can within [`DRAIN`] and says good-bye; the spool is closed.
 
 use crate::api::{self, Api};
 use crate::config::Config;
 use crate::device;
+use crate::dispatch::{self, journal};
 use crate::health::{self, Identity};
 use crate::host;
 use crate::ingest;
+use crate::listen::{self, Listener, alive};
 use crate::publish::{self, Farewell, Publisher};
 use crate::pulse::Heart;
 use crate::record::Submission;
-use crate::spool::{self, thread};
-use crate::stats::{DeviceStatus, HostStatus, LinkStatus};
+use crate::spool::{self, fs::Disk, thread};
+use crate::stats::{CommandCounts, DeviceStatus, HostStatus, LinkStatus, SessionStatus};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -73,6 +77,10 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
 
 /// The flows that run, each with what stops it.
 struct Flows {
+    /// What comes from the broker for the devices; stopped with the dispatch flow, before the devices are.
+    listener: JoinHandle<()>,
+    dispatch: JoinHandle<()>,
+    stop_commands: watch::Sender<bool>,
     /// Devices and local API: they take in.
     sources: JoinSet<&'static str>,
     stop_sources: watch::Sender<bool>,
@@ -122,6 +130,8 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     let (submissions, submitted) = mpsc::channel::<Submission>(ingest::WAITING);
     let (refused, refusals) = mpsc::channel(REQUESTS);
     let (questions, requests) = mpsc::channel(REQUESTS);
+    let (commands, commanded) = mpsc::channel(dispatch::WAITING);
+    let (stop_commands, commands_stop) = watch::channel(false);
 
     match api::socket::bind(&config.runtime_dir).await {
         Ok(socket) => {
@@ -129,6 +139,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
                 submissions: submissions.clone(),
                 refused,
                 status: questions,
+                commands: commands.clone(),
                 streams: stream_names.clone(),
                 max_payload: config.mqtt.max_payload,
                 // MQTT 3.1.1 section 1.5.3: a topic has 65,535 bytes at the most.
@@ -146,11 +157,17 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     }
 
     let mut devices = Vec::new();
+    // Every device with what it allows, and those that take commands with their order channels.
+    let (mut rules, mut orders_to) = (BTreeMap::new(), BTreeMap::new());
     for serial in config.serial {
         let now_ms = host::now().wall_ms;
         let (status, shown) = watch::channel(DeviceStatus::closed("serial", now_ms));
         devices.push((serial.name.clone(), shown));
-        let (_, orders) = mpsc::channel(device::ORDERS);
+        let (to_device, orders) = mpsc::channel(device::ORDERS);
+        if serial.commands.is_some() {
+            orders_to.insert(serial.name.clone(), to_device);
+        }
+        rules.insert(serial.name.clone(), serial.commands.clone());
         let wiring = device::Wiring {
             orders,
             submissions: submissions.clone(),
@@ -174,6 +191,42 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     };
     let (link, link_shown) = watch::channel(LinkStatus { since_ms: host::now().wall_ms, ..LinkStatus::default() });
     let (retained, retained_shown) = watch::channel(vec![identity.birth(host::now())]);
+    let takes_commands = !orders_to.is_empty();
+    let (session, session_shown) = watch::channel(SessionStatus::default());
+    let (counts, counts_shown) = watch::channel(CommandCounts::default());
+    let listener = takes_commands.then(|| {
+        let alive = alive::Alive::open(config.runtime_dir.join(alive::FILE_NAME), host::boot_id());
+        let wiring = listen::Wiring {
+            requests: commands.clone(),
+            submissions: submissions.clone(),
+            status: session,
+            clock: host::now,
+            pulse: heart.pulse("listen"),
+            stop: commands_stop.clone(),
+        };
+        Listener::new(config.mqtt.clone(), password.clone(), alive, wiring)
+    });
+    drop(commands);
+    let listener = {
+        let mut stop = commands_stop.clone();
+        tokio::spawn(async move {
+            match listener {
+                Some(listener) => listener.run().await,
+                // No device takes commands, so the broker is not asked for any.
+                None => _ = stop.wait_for(|stop| *stop).await,
+            }
+        })
+    };
+    let wiring = dispatch::Wiring {
+        requests: commanded,
+        orders: orders_to,
+        submissions: submissions.clone(),
+        status: counts,
+        clock: host::now,
+        pulse: heart.pulse("dispatch"),
+        stop: commands_stop,
+    };
+    let dispatch = tokio::spawn(dispatch::run(rules, Arc::new(Disk), journal::folder(&config.state_dir), wiring));
     let publisher = Publisher::new(
         config.mqtt,
         config.streams,
@@ -197,6 +250,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         requests,
         link: link_shown,
         devices,
+        commands: takes_commands.then_some((session_shown, counts_shown)),
         spool: spool.clone(),
         submissions,
         retained,
@@ -207,7 +261,20 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     };
     let health = tokio::spawn(health::run(identity, health));
     tracing::info!(instance = config.instance, "pillion {} is up as {}", env!("CARGO_PKG_VERSION"), config.instance);
-    Ok(Flows { sources, stop_sources, health, end_health, ingest, stop_ingest, publisher, stop_publisher, spool })
+    Ok(Flows {
+        listener,
+        dispatch,
+        stop_commands,
+        sources,
+        stop_sources,
+        health,
+        end_health,
+        ingest,
+        stop_ingest,
+        publisher,
+        stop_publisher,
+        spool,
+    })
 }
 
 impl Flows {
@@ -220,6 +287,8 @@ impl Flows {
             }
             _ = &mut self.publisher => Some("publish"),
             _ = &mut self.ingest => Some("ingest"),
+            _ = &mut self.listener => Some("listen"),
+            _ = &mut self.dispatch => Some("dispatch"),
             _ = &mut self.health => Some("health"),
         };
         match broken {
@@ -236,11 +305,14 @@ impl Flows {
 
     async fn stop(mut self) {
         tracing::info!("stopping");
+        self.stop_commands.send_replace(true);
+        ended("listen", timeout(STOP, self.listener).await.ok());
         self.stop_sources.send_replace(true);
         let sources = async { while self.sources.join_next().await.is_some() {} };
         if timeout(STOP, sources).await.is_err() {
             tracing::warn!("a device or a local client did not end in time");
         }
+        ended("dispatch", timeout(STOP, self.dispatch).await.ok());
         self.end_health.send_replace(true);
         ended("health", timeout(STOP, self.health).await.ok());
         self.stop_ingest.send_replace(true);

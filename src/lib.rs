@@ -7,6 +7,8 @@
 //! application (HTTP) ────────────────┼─> ingest ─> spool ─> publish ─> mqtt ─> broker
 //! health, events ────────────────────┘                ^                 │
 //!                                                     └──── trim <── PUBACK
+//! broker ─> mqtt ─> listen ──┐
+//! local client (HTTP) ───────┴─> dispatch ─> device ─> reply ─> ingest
 //! ```
 //!
 //! Floors: a file imports strictly lower floors only, on floor 0 also what stands above it in the list below
@@ -16,14 +18,14 @@
 //! |---|---|---|
 //! | 5 | `main`, [`cli`] | arguments, exit codes, the client side of the socket, the demo |
 //! | 4 | [`daemon`] | opens all, spawns, supervises, drains; the only one that sees the whole configuration |
-//! | 3 | [`ingest`] · [`publish`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
+//! | 3 | [`ingest`] · [`publish`] · [`listen`] · [`dispatch`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
 //! | 2 | [`device`] · [`spool`] · [`mqtt`] · [`host`] · [`api`] | one room per thing in the world: devices, disk, broker, machine, local clients |
 //! | 1 | [`frame`] · [`inflight`] · [`backoff`] · [`pace`] | pure state machines: no I/O, no clock of their own |
 //! | 0 | [`record`] · [`command`] · [`stats`] · [`pulse`] · [`config`] | the vocabulary |
 //!
 //! Where to go for a change: a new framing is a file in [`frame`]; a new kind of device a file in [`device`]; what is on
 //! disk is described at the head of [`spool`]; what goes to the broker, and how a PUBACK finds its record, at the head of
-//! [`publish`]; a new configuration key starts in [`config`]; a new field of the status in [`stats`].
+//! [`publish`]; who may have which command carried out is in [`dispatch::contract`]; a new configuration key starts in [`config`]; a new field of the status in [`stats`].
 
 // Floor 0
 pub mod pulse;
@@ -45,8 +47,10 @@ pub mod host;
 pub mod mqtt;
 pub mod spool;
 // Floor 3
+pub mod dispatch;
 pub mod health;
 pub mod ingest;
+pub mod listen;
 pub mod publish;
 // Floor 4
 pub mod daemon;

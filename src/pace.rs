@@ -24,8 +24,17 @@ pub struct Pace {
 impl Pace {
     /// `rate` turns in a second; the first slice is there at once.
     pub fn new(rate: NonZeroU32, now_ms: u64) -> Self {
+        Pace::in_slices(rate, SLICE_MS, now_ms)
+    }
+
+    /// For what comes in bursts: slices of a whole second.
+    pub fn with_bursts(rate: NonZeroU32, now_ms: u64) -> Self {
+        Pace::in_slices(rate, 1000, now_ms)
+    }
+
+    fn in_slices(rate: NonZeroU32, slice_ms: u64, now_ms: u64) -> Self {
         let rate = u64::from(rate.get());
-        let slice = (rate * SLICE_MS).max(PARTS);
+        let slice = (rate * slice_ms).max(PARTS);
         Pace { rate, slice, left: slice, at_ms: now_ms }
     }
 

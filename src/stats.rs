@@ -25,6 +25,9 @@ pub struct Status {
     pub streams: BTreeMap<String, StreamStatus>,
     /// Every device by name.
     pub devices: BTreeMap<String, DeviceStatus>,
+    /// Commands to devices, if any device takes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commands: Option<CommandsStatus>,
     /// The application that this sidecar accompanies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<AppStatus>,
@@ -94,6 +97,58 @@ pub struct LinkStatus {
     pub unsolicited_acks: u64,
     /// Connections given up because an acknowledgement did not come within `ack_timeout`.
     pub ack_timeouts: u64,
+}
+
+/// Commands to devices.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CommandsStatus {
+    /// The session with the broker in which they come.
+    pub session: SessionStatus,
+    /// What became of them.
+    pub counts: CommandCounts,
+}
+
+/// The session with the broker in which commands come.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// Where it stands. `connected`: the broker has confirmed the subscription.
+    pub state: LinkState,
+    /// The server that is connected or was tried last, as configured, without credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Why it is not connected, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when it is in this state, milliseconds since 1970.
+    pub since_ms: u64,
+    /// Confirmed subscriptions so far.
+    pub connects: u64,
+    /// Messages received.
+    pub received: u64,
+    /// Sessions that had to be given up with all commands in them, since the broker sent something that can't be taken.
+    pub resets: u64,
+}
+
+/// What became of commands since the sidecar started.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CommandCounts {
+    /// Noted and handed to their device.
+    pub begun: u64,
+    /// Done, with an answer where one is awaited.
+    pub done: u64,
+    /// It did not work, or nobody knows.
+    pub failed: u64,
+    /// Too late to begin.
+    pub expired: u64,
+    /// Not allowed, malformed, too many.
+    pub refused: u64,
+    /// They came again, and were not carried out again.
+    pub repeated: u64,
+    /// Refusals, expiries and repetitions that got no reply, since there were too many of them.
+    pub unanswered: u64,
+    /// Why commands can't be noted now; none is carried out meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal_error: Option<String>,
 }
 
 /// One stream. The ledger balances, always:

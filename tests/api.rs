@@ -62,6 +62,7 @@ impl Sidecar {
             submissions,
             refused: mpsc::channel(16).0,
             status,
+            commands: mpsc::channel(1).0,
             streams: ["event", "telemetry", "log"].map(str::to_owned).to_vec(),
             max_payload: MAX_PAYLOAD,
             max_topic: 100,
@@ -171,6 +172,7 @@ async fn answer_status(mut questions: mpsc::Receiver<pillion::stats::StatusReque
             link: LinkStatus::default(),
             streams: BTreeMap::new(),
             devices: BTreeMap::new(),
+            commands: None,
             app: None,
             host: HostStatus::default(),
         };

@@ -16,8 +16,13 @@ pub(super) enum Error {
     Bad(String),
     #[error("the body ended before its announced end")]
     CutOff,
-    #[error("no such path; there are GET /v1/health, GET /v1/status, GET /metrics and POST /v1/publish")]
+    #[error(
+        "no such path; there are GET /v1/health, GET /v1/status, GET /v1/devices, GET /metrics, POST /v1/publish and \
+             POST /v1/devices/NAME/command"
+    )]
     NotFound,
+    #[error("there is no device {0:?}; ask GET /v1/devices")]
+    NoDevice(String),
     #[error("this path takes {0} only")]
     Method(&'static str),
     #[error("the body did not arrive within 30 s")]
@@ -36,7 +41,7 @@ impl Error {
     fn status(&self) -> StatusCode {
         match self {
             Error::Bad(_) | Error::CutOff => StatusCode::BAD_REQUEST,
-            Error::NotFound => StatusCode::NOT_FOUND,
+            Error::NotFound | Error::NoDevice(_) => StatusCode::NOT_FOUND,
             Error::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Error::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,

@@ -15,7 +15,9 @@
 //! # EOF                                          the end; without it the text was cut off
 //! ```
 
-use crate::stats::{DeviceState, DeviceStatus, HealthState, LinkState, LinkStatus, Status, StreamStatus};
+use crate::stats::{
+    CommandsStatus, DeviceState, DeviceStatus, HealthState, LinkState, LinkStatus, Status, StreamStatus,
+};
 use std::fmt;
 
 /// The content type of the text.
@@ -148,6 +150,46 @@ const DEVICES: [Family<DeviceStatus>; 11] = [
     }),
 ];
 
+const COMMANDS: [Family<CommandsStatus>; 13] = [
+    gauge("pillion_commands_up", "Whether commands can come from the broker.", |commands| {
+        Some(Value::Flag(commands.session.state == LinkState::Connected))
+    }),
+    gauge("pillion_commands_since_timestamp_seconds", "When their session came into its state.", |commands| {
+        Some(Value::Millis(commands.session.since_ms))
+    }),
+    counter("pillion_commands_connects", "Subscriptions that the broker confirmed.", |commands| {
+        Some(Value::Count(commands.session.connects))
+    }),
+    counter("pillion_commands_received", "Messages from the broker.", |commands| {
+        Some(Value::Count(commands.session.received))
+    }),
+    counter("pillion_commands_resets", "Sessions given up with all commands in them.", |commands| {
+        Some(Value::Count(commands.session.resets))
+    }),
+    counter("pillion_commands_begun", "Commands handed to their device.", |commands| {
+        Some(Value::Count(commands.counts.begun))
+    }),
+    counter("pillion_commands_done", "Commands that were done.", |commands| Some(Value::Count(commands.counts.done))),
+    counter("pillion_commands_failed", "Commands that did not work, or nobody knows.", |commands| {
+        Some(Value::Count(commands.counts.failed))
+    }),
+    counter("pillion_commands_expired", "Commands that were too late.", |commands| {
+        Some(Value::Count(commands.counts.expired))
+    }),
+    counter("pillion_commands_refused", "Commands that were not allowed, malformed or too many.", |commands| {
+        Some(Value::Count(commands.counts.refused))
+    }),
+    counter("pillion_commands_repeated", "Commands that came again, and were not carried out again.", |commands| {
+        Some(Value::Count(commands.counts.repeated))
+    }),
+    counter("pillion_commands_unanswered", "Refusals and repetitions that got no reply.", |commands| {
+        Some(Value::Count(commands.counts.unanswered))
+    }),
+    gauge("pillion_commands_journal_error", "Whether commands are refused because the disk fails.", |commands| {
+        Some(Value::Flag(commands.counts.journal_error.is_some()))
+    }),
+];
+
 const BUILD: Family<()> = info("pillion_build", "The version that runs.");
 const TARGET: Family<()> = info("pillion_target", "Which sidecar this is, of which application, on which machine.");
 const SERVER: Family<()> = info("pillion_link", "The server that is connected or was tried last.");
@@ -193,6 +235,7 @@ pub(super) fn render(status: &Status) -> String {
     out.families(&LINK, || [(vec![], &status.link)]);
     out.families(&STREAMS, || status.streams.iter().map(|(name, stream)| (vec![("stream", name.as_str())], stream)));
     out.families(&DEVICES, || status.devices.iter().map(|(name, device)| (device_labels(name, device), device)));
+    out.families(&COMMANDS, || status.commands.iter().map(|commands| (vec![], commands)));
     out.0.push_str("# EOF\n");
     out.0
 }
@@ -328,6 +371,7 @@ mod tests {
             },
             streams: [("event".to_owned(), StreamStatus::default()), ("telemetry".to_owned(), telemetry)].into(),
             devices: [("meter".to_owned(), DeviceStatus::closed("serial", 5))].into(),
+            commands: None,
             app: None,
             host: HostStatus { name: "gw".into(), boot_id: "b-1".into(), rss_bytes: 5_000_000 },
         }
@@ -422,6 +466,7 @@ mod tests {
     fn distinct() -> (Status, BTreeSet<String>) {
         let mut status = small();
         status.streams = [("t".to_owned(), StreamStatus { oldest_s: Some(0), ..StreamStatus::default() })].into();
+        status.commands = Some(CommandsStatus::default());
         let mut document = serde_json::to_value(&status).unwrap();
         let mut numbers = BTreeSet::new();
         number("", &mut document, &mut numbers);

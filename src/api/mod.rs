@@ -14,14 +14,20 @@
 //!                        (with sync=true: a power cut); goes to the topic app/T below the prefix
 //!                    400 wrong topic, stream, parameter or body   408 the body took too long   413 too large
 //!                    429 the stream is full   507 the disk did not take it   503 stopping or stuck, with Retry-After
+//! GET  /v1/devices   200: every device by name, as in the status document
+//! POST /v1/devices/NAME/command[?wait=30s]
+//!                    body: a command (see `command`), 16 KiB at the most; the answer is a reply, the last one if it comes
+//!                        within `wait` (10ms to 45s)
+//!                    200 done   202 still under way   404 no such device   410 too late   422 refused   502 failed
 //! ```
 //!
 //! A request is accepted as a whole or not at all. Only after a 503 that says so is its fate unknown.
 //!
 //! [`socket`] is the file, `server` the connections, `routes` the table above, `publish` the one route that takes
-//! something in, `metrics` the status as numbers, `answer` what goes back.
+//! something in, `command` the one that has something done, `metrics` the status as numbers, `answer` what goes back.
 
 mod answer;
+mod command;
 mod metrics;
 mod publish;
 mod routes;
@@ -30,6 +36,7 @@ pub mod socket;
 
 pub use server::serve;
 
+use crate::command::Request;
 use crate::record::{Clock, StreamId, Submission};
 use crate::stats::StatusRequest;
 use tokio::sync::mpsc;
@@ -43,6 +50,8 @@ pub struct Api {
     pub refused: mpsc::Sender<(StreamId, u64)>,
     /// Into the health flow.
     pub status: mpsc::Sender<StatusRequest>,
+    /// Into the dispatch flow.
+    pub commands: mpsc::Sender<Request>,
     /// Names of the streams; the index is the `StreamId`.
     pub streams: Vec<String>,
     /// The largest message in bytes, envelope included (`mqtt.max_payload`).

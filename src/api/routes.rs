@@ -1,7 +1,7 @@
 //! Which request goes where, and how a flow is asked.
 
 use super::answer::{Answer, Error, json, text};
-use super::{Api, metrics, publish};
+use super::{Api, command, metrics, publish};
 use crate::record::Refusal;
 use crate::stats::{HealthState, Status};
 use hyper::body::Incoming;
@@ -34,10 +34,15 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Answe
         ("/v1/health", &Method::GET | &Method::HEAD) => health(&shared.api).await,
         ("/v1/status", &Method::GET | &Method::HEAD) => status(&shared.api).await,
         ("/metrics", &Method::GET | &Method::HEAD) => all_metrics(&shared.api).await,
+        ("/v1/devices", &Method::GET | &Method::HEAD) => devices(&shared.api).await,
         ("/v1/publish", &Method::POST) => publish::publish(shared, request).await,
-        ("/v1/health" | "/v1/status" | "/metrics", _) => Err(Error::Method("GET, HEAD")),
+        ("/v1/health" | "/v1/status" | "/v1/devices" | "/metrics", _) => Err(Error::Method("GET, HEAD")),
         ("/v1/publish", _) => Err(Error::Method("POST")),
-        _ => Err(Error::NotFound),
+        (path, method) => match (command::device_of(path).map(str::to_owned), method) {
+            (Some(device), &Method::POST) => command::command(shared, device, request).await,
+            (Some(_), _) => Err(Error::Method("POST")),
+            (None, _) => Err(Error::NotFound),
+        },
     };
     outcome.unwrap_or_else(|error| {
         tracing::debug!("refused a request on the local socket: {error}");
@@ -58,11 +63,15 @@ async fn status(api: &Api) -> Result<Answer, Error> {
     Ok(json(StatusCode::OK, &ask_status(api).await?))
 }
 
+async fn devices(api: &Api) -> Result<Answer, Error> {
+    Ok(json(StatusCode::OK, &ask_status(api).await?.devices))
+}
+
 async fn all_metrics(api: &Api) -> Result<Answer, Error> {
     Ok(text(metrics::CONTENT_TYPE, metrics::render(&ask_status(api).await?)))
 }
 
-async fn ask_status(api: &Api) -> Result<Status, Error> {
+pub(super) async fn ask_status(api: &Api) -> Result<Status, Error> {
     ask(&api.status, |reply| reply).await
 }
 

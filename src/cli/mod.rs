@@ -9,11 +9,13 @@
 //! client   one request to it, bounded in size and time
 //! status   ─> screen (a status as text), quantity, pretty (a document as received)
 //! publish  ─> batch (lines of standard input into request bodies)
+//! command  ─> pretty
 //! ```
 
 mod batch;
 mod check;
 mod client;
+mod command;
 #[cfg(feature = "demo")]
 mod demo;
 pub mod exit;
@@ -86,6 +88,19 @@ Examples:
   echo '{\"temperature\": 21.5}' | pillion publish --topic room/2
   ./read-meter | pillion publish --topic meter/7 --sync --instance gateway";
 
+const COMMAND_EXAMPLE: &str = "\
+The device must have commands = { … } in the configuration, which also says
+what it may be told. A line of text is sent as it is; JSON with a key data is
+an envelope: {\"id\": …, \"ttl\": …, \"data\": …}. The reply is printed as JSON.
+
+Exit codes: 0 done, 1 failed or still under way, 65 refused or expired,
+69 not reachable.
+
+Examples:
+  pillion command meter STATUS
+  pillion command valve OPEN --id open-17 --ttl 10s
+  echo '{\"data\": \"SET 21.5\"}' | pillion command heating --instance gateway";
+
 #[cfg(feature = "demo")]
 const DEMO_HELP: &str = "\
 Takes less than 30 seconds and leaves nothing behind, also after ^C. Needs no
@@ -115,6 +130,9 @@ enum Command {
     /// Send each line of standard input as one record
     #[command(after_help = PUBLISH_EXAMPLE)]
     Publish(publish::Arguments),
+    /// Have a device do something, and print what became of it
+    #[command(name = "command", after_help = COMMAND_EXAMPLE)]
+    Tell(command::Arguments),
     /// Look into a spool that no process has open, and save what is in it
     #[command(subcommand)]
     Spool(spool::Command),
@@ -151,6 +169,7 @@ pub fn main() -> ExitCode {
         Command::Demo => return demo::run(),
         Command::Status(arguments) => ("status", status::run(&arguments)),
         Command::Publish(arguments) => ("publish", publish::run(&arguments)),
+        Command::Tell(arguments) => ("command", command::run(&arguments)),
         Command::Spool(command) => ("spool", spool::run(&command)),
     };
     outcome.unwrap_or_else(|Failure { code, message }| {

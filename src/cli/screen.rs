@@ -5,7 +5,9 @@
 //! and can't send control characters to the terminal; a colour never carries anything that the words don't say.
 
 use super::quantity::{bytes, duration, number, number_in};
-use crate::stats::{DeviceState, DeviceStatus, HealthState, LinkState, LinkStatus, Status, StreamStatus};
+use crate::stats::{
+    CommandsStatus, DeviceState, DeviceStatus, HealthState, LinkState, LinkStatus, Status, StreamStatus,
+};
 use std::fmt::Write as _;
 
 /// How to draw.
@@ -196,6 +198,17 @@ impl Screen {
 
     fn rest(&mut self, status: &Status) {
         self.line("");
+        if let Some(CommandsStatus { counts, .. }) = &status.commands {
+            let told = [
+                (counts.done, "done"),
+                (counts.failed, "failed"),
+                (counts.expired, "too late"),
+                (counts.refused, "refused"),
+                (counts.repeated, "repeated"),
+            ];
+            let told = counted(&told);
+            self.line(&format!("{:MARGIN$}{}", "commands", if told.is_empty() { "none so far" } else { &told }));
+        }
         if let Some(app) = &status.app {
             self.line(&format!("{:MARGIN$}{}", "app", clean(&app.unit)));
         }
@@ -338,6 +351,7 @@ mod tests {
                 ("log".into(), StreamStatus::default()),
             ]),
             devices: BTreeMap::from([("meter".into(), meter)]),
+            commands: None,
             app: Some(AppStatus { unit: "gateway.service".into() }),
             host: HostStatus {
                 name: "cm4".into(),
@@ -456,6 +470,16 @@ host      cm4, boot 1a2b3c4d, pillion uses 4.1 MiB
         for line in render(&status, PLAIN, u64::MAX).lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }
+    }
+
+    #[test]
+    fn what_became_of_commands_is_never_left_out() {
+        let mut status = healthy();
+        status.commands = Some(CommandsStatus::default());
+        assert!(render(&status, PLAIN, NOW_MS).contains("\ncommands  none so far\n"));
+        status.commands.iter_mut().for_each(|of| (of.counts.done, of.counts.expired) = (1200, 3));
+        let screen = render(&status, PLAIN, NOW_MS);
+        assert!(screen.contains("\ncommands  1,200 done, 3 too late\n"), "{screen}");
     }
 
     #[test]

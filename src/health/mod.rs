@@ -14,8 +14,8 @@ use crate::pulse::{Heart, Pulse};
 use crate::record::{ClockQuality, Durability, Encoding, Record, Retained, StreamId, Submission, Timestamp, rfc3339};
 use crate::spool::thread::Handle;
 use crate::stats::{
-    AppStatus, DeviceState, DeviceStatus, Health, HealthState, HostStatus, LinkState, LinkStatus, Status,
-    StatusRequest, StreamStatus,
+    AppStatus, CommandCounts, CommandsStatus, DeviceState, DeviceStatus, Health, HealthState, HostStatus, LinkState,
+    LinkStatus, SessionStatus, Status, StatusRequest, StreamStatus,
 };
 use notify::Systemd;
 use serde::Serialize;
@@ -36,6 +36,8 @@ pub struct Wiring {
     pub link: watch::Receiver<LinkStatus>,
     /// Every device by name.
     pub devices: Vec<(String, watch::Receiver<DeviceStatus>)>,
+    /// Where commands come from and what became of them, if any device takes them.
+    pub commands: Option<(watch::Receiver<SessionStatus>, watch::Receiver<CommandCounts>)>,
     /// The ledger.
     pub spool: Handle,
     /// Where health documents go.
@@ -176,9 +178,24 @@ impl HealthFlow {
         }
     }
 
-    /// One notification for a change of any device.
+    /// One notification for a change of any device, or of what has to do with commands.
     fn watch_devices(&self) -> Arc<Notify> {
         let changed = Arc::new(Notify::new());
+        if let Some((mut session, mut counts)) = self.wiring.commands.clone() {
+            let changed = Arc::clone(&changed);
+            tokio::spawn(async move {
+                loop {
+                    let change = tokio::select! {
+                        change = session.changed() => change,
+                        change = counts.changed() => change,
+                    };
+                    if change.is_err() {
+                        return;
+                    }
+                    changed.notify_one();
+                }
+            });
+        }
         for (_, device) in &self.wiring.devices {
             let (mut device, changed) = (device.clone(), Arc::clone(&changed));
             tokio::spawn(async move {
@@ -244,7 +261,12 @@ impl HealthFlow {
         let devices: BTreeMap<String, DeviceStatus> =
             self.wiring.devices.iter().map(|(name, device)| (name.clone(), device.borrow().clone())).collect();
         let link = self.wiring.link.borrow().clone();
+        let commands = self.wiring.commands.as_ref().map(|(session, counts)| CommandsStatus {
+            session: session.borrow().clone(),
+            counts: counts.borrow().clone(),
+        });
         let mut complaints = complaints(&link, &streams, &devices);
+        complaints.extend(commands.iter().flat_map(complaints_of_commands));
         if silent {
             complaints.push(Complaint { what: "spool".to_owned(), text: "the spool does not answer".to_owned() });
         }
@@ -258,6 +280,7 @@ impl HealthFlow {
             link,
             streams,
             devices,
+            commands,
             app: self.identity.unit.clone().map(|unit| AppStatus { unit }),
             host: HostStatus { rss_bytes: host::rss_bytes(), ..self.identity.host.clone() },
         };
@@ -305,6 +328,22 @@ fn complaints(
     complaints
 }
 
+fn complaints_of_commands(commands: &CommandsStatus) -> Vec<Complaint> {
+    let CommandsStatus { session, counts } = commands;
+    let mut complaints = Vec::new();
+    if session.state != LinkState::Connected {
+        let server = session.server.as_deref().unwrap_or("a broker");
+        let reason = session.reason.as_deref().unwrap_or("not tried yet");
+        let text = format!("not connected to {server} for commands: {reason}");
+        complaints.push(Complaint { what: "commands".to_owned(), text });
+    }
+    if let Some(error) = &counts.journal_error {
+        let text = format!("commands are refused, for they can't be noted: {error}");
+        complaints.push(Complaint { what: "journal of commands".to_owned(), text });
+    }
+    complaints
+}
+
 /// One line for `systemctl status`.
 fn headline(status: &Status) -> String {
     let waiting: u64 = status.streams.values().map(|stream| stream.waiting).sum();
@@ -335,6 +374,7 @@ mod tests {
             link: LinkStatus { server: Some("mqtt://b:1883".into()), ..LinkStatus::default() },
             streams: [("telemetry".to_owned(), stream)].into(),
             devices: [("meter".to_owned(), DeviceStatus::closed("serial", 0))].into(),
+            commands: None,
             app: None,
             host: HostStatus::default(),
         }
@@ -360,5 +400,14 @@ mod tests {
         assert_eq!(wrong(&status), ["disk telemetry"]);
         status.streams.values_mut().for_each(|stream| stream.runtime_error = Some("full".into()));
         assert_eq!(wrong(&status), ["disk telemetry", "runtime_dir telemetry"]);
+        let mut commands = CommandsStatus::default();
+        commands.counts.journal_error = Some("full".into());
+        let wrong = |commands: &CommandsStatus| -> Vec<String> {
+            complaints_of_commands(commands).into_iter().map(|complaint| complaint.what).collect()
+        };
+        assert_eq!(wrong(&commands), ["commands", "journal of commands"]);
+        commands.session.state = LinkState::Connected;
+        commands.counts.journal_error = None;
+        assert!(wrong(&commands).is_empty());
     }
 }

@@ -1,5 +1,8 @@
 //! The broker: one connection, from CONNECT to its end. MQTT 3.1.1 by rumqttc 0.25.1.
 //!
+//! There are two of them at a time, for two purposes: records go out on one with a clean session, commands come in on one with a
+//! session that the broker keeps, and are acknowledged by whoever received them.
+//!
 //! Constraints: a connection is used once; what was not acknowledged when it ends is sent again on the next one, by
 //! whoever knows what that was (the publisher, with the spool behind it). Nothing is queued here.
 //!
@@ -17,7 +20,7 @@ use crate::config::Server;
 use bytes::Bytes;
 use rumqttc::{
     ConnectReturnCode, ConnectionError, Event, EventLoop, Incoming, LastWill, MqttOptions, NetworkOptions, Packet,
-    Publish, QoS, StateError,
+    PubAck, Publish, QoS, StateError, Subscribe, SubscribeReasonCode,
 };
 use std::io;
 use std::time::Duration;
@@ -26,8 +29,11 @@ use std::time::Duration;
 const CONNECT_TIMEOUT_S: u64 = 10;
 /// Room for topic and header in a packet, in bytes: MQTT allows a topic of 65,535 (section 1.5.3).
 const PACKET_OVERHEAD: usize = 65_535 + 16;
-/// Brokers send us small packets only, since this connection subscribes to nothing.
+/// Brokers send the publisher small packets only, since it subscribes to nothing.
 const MAX_INCOMING: usize = 4 * 1024;
+/// A command that is larger than this, in bytes with its topic, can't be taken off the wire and costs its session (see `listen`);
+/// what is smaller, but too large for a command, is refused. MQTT allows 256 MiB.
+const MAX_INCOMING_COMMAND: usize = 256 * 1024;
 
 /// What a connection needs besides a server.
 #[derive(Debug, Clone)]
@@ -40,8 +46,23 @@ pub struct Session {
     pub keep_alive: Duration,
     /// The largest payload in bytes.
     pub max_payload: usize,
-    /// The Last Will, retained, QoS 1.
-    pub will: Message,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// Publishing, in a clean session.
+    Publish {
+        /// The Last Will, retained, QoS 1.
+        will: Message,
+    },
+    /// Receiving commands.
+    Commands {
+        /// Whether what the broker has kept for this session shall be thrown away, and the session with it.
+        clean: bool,
+    },
 }
 
 /// A topic and what is to be said there.
@@ -56,12 +77,33 @@ pub struct Message {
 }
 
 /// What came from the broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
     /// PUBACK for this packet id.
     Acknowledged(u16),
-    /// Anything else, a PINGRESP mostly: the broker lives.
+    /// SUBACK, and whether it was a yes.
+    Subscribed(bool),
+    /// PUBLISH.
+    Delivered(Delivery),
+    /// PINGRESP.
+    Pong,
+    /// Anything else: the broker lives.
     Other,
+}
+
+/// A message from the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The whole topic.
+    pub topic: String,
+    /// The payload.
+    pub payload: Bytes,
+    /// To be acknowledged by; `None` with QoS 0.
+    pub packet: Option<u16>,
+    /// The broker had kept it for whoever subscribes.
+    pub retained: bool,
+    /// The broker may have sent it before.
+    pub redelivered: bool,
 }
 
 /// Why there is no connection, or none any more. The text says what to do.
@@ -90,6 +132,7 @@ pub enum LinkError {
 /// An open connection.
 pub struct Connection {
     eventloop: EventLoop,
+    session_present: bool,
 }
 
 impl Connection {
@@ -97,12 +140,21 @@ impl Connection {
     pub async fn open(server: &Server, session: &Session) -> Result<Connection, LinkError> {
         let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
         let mut options = MqttOptions::new(&session.client_id, host, server.port);
-        options.set_clean_session(true);
         options.set_keep_alive(session.keep_alive);
-        options.set_max_packet_size(MAX_INCOMING, session.max_payload.saturating_add(PACKET_OVERHEAD));
         options.set_inflight(1);
-        let Message { topic, payload, retain } = session.will.clone();
-        options.set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, retain));
+        let max_incoming = match session.purpose.clone() {
+            Purpose::Publish { will: Message { topic, payload, retain } } => {
+                options.set_clean_session(true);
+                options.set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, retain));
+                MAX_INCOMING
+            }
+            Purpose::Commands { clean } => {
+                // Only an empty client id needs a clean session, and rumqttc insists on that.
+                options.set_clean_session(clean || session.client_id.is_empty());
+                MAX_INCOMING_COMMAND
+            }
+        };
+        options.set_max_packet_size(max_incoming, session.max_payload.saturating_add(PACKET_OVERHEAD));
         if let Some((username, password)) = &session.credentials {
             options.set_credentials(username, password);
         }
@@ -112,7 +164,9 @@ impl Connection {
         let mut eventloop = EventLoop::new(options, 1);
         eventloop.set_network_options(network);
         match eventloop.poll().await {
-            Ok(Event::Incoming(Incoming::ConnAck(_))) => Ok(Connection { eventloop }),
+            Ok(Event::Incoming(Incoming::ConnAck(connack))) => {
+                Ok(Connection { eventloop, session_present: connack.session_present })
+            }
             Ok(other) => Err(LinkError::Protocol(format!("{other:?} instead of CONNACK"))),
             Err(error) => Err(error.into()),
         }
@@ -124,6 +178,23 @@ impl Connection {
         publish.pkid = id;
         publish.retain = message.retain;
         self.write(Packet::Publish(publish)).await
+    }
+
+    /// Whether the broker had a session for us, with whatever came since.
+    pub fn session_present(&self) -> bool {
+        self.session_present
+    }
+
+    /// Puts a SUBSCRIBE with QoS 1 into the send buffer.
+    pub async fn subscribe(&mut self, filter: String, id: u16) -> Result<(), LinkError> {
+        let mut subscribe = Subscribe::new(filter, QoS::AtLeastOnce);
+        subscribe.pkid = id;
+        self.write(Packet::Subscribe(subscribe)).await
+    }
+
+    /// Puts a PUBACK into the send buffer.
+    pub async fn acknowledge(&mut self, id: u16) -> Result<(), LinkError> {
+        self.write(Packet::PubAck(PubAck::new(id))).await
     }
 
     /// Puts a PINGREQ into the send buffer.
@@ -153,6 +224,18 @@ impl Connection {
         let network = self.eventloop.network.as_mut().ok_or(LinkError::Closed)?;
         match network.read().await? {
             Incoming::PubAck(puback) => Ok(Received::Acknowledged(puback.pkid)),
+            Incoming::Publish(publish) => Ok(Received::Delivered(Delivery {
+                packet: (publish.qos != QoS::AtMostOnce).then_some(publish.pkid),
+                retained: publish.retain,
+                redelivered: publish.dup,
+                topic: publish.topic,
+                payload: publish.payload,
+            })),
+            Incoming::SubAck(suback) => {
+                let is_yes = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
+                Ok(Received::Subscribed(suback.return_codes.iter().all(is_yes)))
+            }
+            Incoming::PingResp => Ok(Received::Pong),
             Incoming::Disconnect => Err(LinkError::Closed),
             _ => Ok(Received::Other),
         }

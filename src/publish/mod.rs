@@ -22,7 +22,7 @@ mod timers;
 use crate::backoff::Backoff;
 use crate::config::{Mqtt, Stream};
 use crate::inflight::Window;
-use crate::mqtt::{Connection, LinkError, Message, Session};
+use crate::mqtt::{Connection, LinkError, Message, Purpose, Session};
 use crate::pulse::Pulse;
 use crate::record::{Clock, Retained, Sequenced, StreamId};
 use crate::spool::thread::{Closed, Handle};
@@ -113,7 +113,7 @@ impl Publisher {
             credentials: mqtt.username.clone().map(|name| (name, password.unwrap_or_default())),
             keep_alive: mqtt.keep_alive,
             max_payload: mqtt.max_payload,
-            will: Message { topic, payload: farewell.will.into_bytes(), retain: true },
+            purpose: Purpose::Publish { will: Message { topic, payload: farewell.will.into_bytes(), retain: true } },
         };
         Publisher {
             window: Window::new(mqtt.inflight, streams.len()),

@@ -89,7 +89,7 @@ mod runtime;
 pub mod salvage;
 mod segment;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 mod take_over;
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,11 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The far end of a serial line.
 #[derive(Debug)]
@@ -64,6 +65,24 @@ impl Device {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => wait_for_room(end).unwrap(),
                 Err(error) => panic!("writing to {}: {error}", self.link.display()),
             }
+        }
+    }
+
+    /// What the sidecar has written since this was called last; waits at most so long for the first byte of it.
+    pub fn hear(&self, limit: Duration) -> Vec<u8> {
+        let mut end = self.end.as_ref().expect("plugged in");
+        let mut heard = Vec::new();
+        let mut limit = limit;
+        loop {
+            let patience = Timespec::try_from(limit).unwrap();
+            let _ = poll(&mut [PollFd::new(end, PollFlags::IN)], Some(&patience)).unwrap();
+            let mut chunk = [0; 4096];
+            match end.read(&mut chunk) {
+                Ok(count) if count > 0 => heard.extend_from_slice(&chunk[..count]),
+                // Nothing is there, or nobody has the far end open.
+                _ => return heard,
+            }
+            limit = Duration::ZERO;
         }
     }
 

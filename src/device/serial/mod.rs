@@ -19,18 +19,21 @@
 //! wait if flow control is configured; without it, what comes on top of that is lost, as on any serial line that
 //! nobody reads.
 
+mod orders;
 pub mod port;
 
 use super::Wiring;
 use crate::backoff::Backoff;
+use crate::command::Order;
 use crate::config::Serial;
 use crate::frame::Decoder;
 use crate::record::{Durability, Encoding, PayloadRule, Record, StreamId, Submission};
 use crate::stats::DeviceState;
+use orders::{Next, Orders};
 use port::Trouble;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_serial::SerialStream;
 
 /// The delays between attempts to open: short enough for a plug that is put back, long enough to cost nothing.
@@ -80,6 +83,7 @@ struct Device {
     config: Serial,
     topic: String,
     wiring: Wiring,
+    orders: Orders,
     decoder: Decoder,
     backoff: Backoff,
 }
@@ -92,15 +96,21 @@ enum Input {
     Silence,
     /// The port is of no use any more.
     Lost(Trouble),
+    /// This order is due.
+    Order(Order),
     /// The task shall end.
     Stop,
 }
 
 impl Device {
-    fn new(config: Serial, wiring: Wiring) -> Self {
+    fn new(config: Serial, mut wiring: Wiring) -> Self {
+        // What stays in the wiring takes nothing.
+        let receiver = std::mem::replace(&mut wiring.orders, mpsc::channel(1).1);
+        let patience = config.commands.as_ref().and_then(|commands| commands.reply);
+        let orders = Orders::new(receiver, patience, wiring.clock);
         let topic = format!("device/{}/data", config.name);
         let decoder = Decoder::new(&config.framing);
-        Device { config, topic, wiring, decoder, backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY) }
+        Device { config, topic, wiring, orders, decoder, backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY) }
     }
 
     /// State Closed: `Open`, or `Backoff` if that did not work.
@@ -130,8 +140,10 @@ impl Device {
                     self.decoder.silence();
                     self.submit(&[]).await?;
                 }
+                Input::Order(order) => self.orders.perform(order, &mut port, &self.config.framing).await,
                 Input::Lost(trouble) => {
                     drop(port);
+                    self.orders.give_up_answer(&trouble.to_string());
                     self.decoder.cut_off();
                     self.submit(&[]).await?;
                     self.report(DeviceState::Offline, Some(trouble.to_string()));
@@ -152,12 +164,17 @@ impl Device {
                 () = stopped(&mut self.wiring.stop) => return None,
                 () = self.wiring.pulse.answer() => {}
                 () = &mut delay => return Some(State::Closed),
+                next = self.orders.next() => if let Next::Order(order) = next {
+                    let reason = self.wiring.status.borrow().reason.clone().unwrap_or_default();
+                    orders::refuse(&order, &format!("the device is not open: {reason}; nothing was done"));
+                },
             }
         }
     }
 
     /// The task ends.
     async fn stopped(&mut self) {
+        self.orders.stop();
         self.decoder.cut_off();
         // Nobody may take records any more; what is left is counted all the same.
         let _ = self.submit(&[]).await;
@@ -181,6 +198,13 @@ impl Device {
                     Err(error) => Input::Lost(port::of_read(&self.config.path, &error)),
                 },
                 () = &mut silence => return Input::Silence,
+                next = self.orders.next() => match next {
+                    Next::Order(order) => return Input::Order(order),
+                    Next::NoAnswer => {
+                        let patience = self.orders.patience();
+                        self.orders.give_up_answer(&format!("no answer within {patience:?}"));
+                    }
+                },
             }
         }
     }
@@ -193,6 +217,7 @@ impl Device {
         let mut not_text = 0;
         while let Some(frame) = self.decoder.next(&mut chunk) {
             let encoding = self.config.payload.encoding_of(frame);
+            self.orders.frame(frame, encoding);
             not_text += u64::from(encoding == Encoding::Base64 && self.config.payload != PayloadRule::Base64);
             records.push(Record { topic: self.topic.clone(), time, encoding, data: frame.to_vec() });
             if records.len() == MAX_RECORDS {

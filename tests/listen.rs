@@ -1,0 +1,244 @@
+//! The listen flow with a broker that this test plays itself, packet by packet.
+#![cfg(test)]
+
+use bytes::BytesMut;
+use pillion::command::{Origin, Request};
+use pillion::config::{Mqtt, Server};
+use pillion::host;
+use pillion::listen::alive::Alive;
+use pillion::listen::{Listener, Wiring};
+use pillion::pulse::Heart;
+use pillion::record::Submission;
+use pillion::stats::{LinkState, SessionStatus};
+use rumqttc::QoS;
+use rumqttc::mqttbytes::Error as Incomplete;
+use rumqttc::mqttbytes::v4::{
+    ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode,
+};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const SET: &str = "p/device/meter/set";
+
+/// The broker's end of a connection.
+struct Peer {
+    stream: TcpStream,
+    unread: BytesMut,
+}
+
+impl Peer {
+    async fn read(&mut self) -> Packet {
+        loop {
+            match Packet::read(&mut self.unread, 1 << 20) {
+                Ok(packet) => return packet,
+                Err(Incomplete::InsufficientBytes(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            let read = self.stream.read_buf(&mut self.unread);
+            assert!(timeout(DEADLINE, read).await.expect("a packet in time").unwrap() > 0, "hung up");
+        }
+    }
+
+    async fn write(&mut self, packet: Packet) {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, 1 << 24).unwrap();
+        // Who does not want it hangs up before the end.
+        let _ = self.stream.write_all(&bytes).await;
+    }
+
+    async fn publish(&mut self, payload: &str, pkid: u16, dup: bool) {
+        let publish = Publish { pkid, dup, ..Publish::new(SET, QoS::AtLeastOnce, payload) };
+        self.write(Packet::Publish(publish)).await;
+    }
+
+    /// The next PUBACK; pings are answered.
+    async fn acknowledged(&mut self) -> u16 {
+        loop {
+            match self.read().await {
+                Packet::PubAck(PubAck { pkid }) => return pkid,
+                Packet::PingReq => self.write(Packet::PingResp).await,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// The flow, between a broker and a dispatch flow that are both this test.
+struct Rig {
+    broker: TcpListener,
+    requests: mpsc::Receiver<Request>,
+    events: mpsc::Receiver<Submission>,
+    status: watch::Receiver<SessionStatus>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+    _heart: Heart,
+    _dir: TempDir,
+}
+
+impl Rig {
+    async fn start(room: usize) -> Self {
+        let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let mqtt = Mqtt {
+            servers: vec![Server { host: "127.0.0.1".into(), port: broker.local_addr().unwrap().port() }],
+            client_id: "gw".into(),
+            topic_prefix: "p".into(),
+            username: None,
+            password_file: None,
+            keep_alive: Duration::from_secs(30),
+            inflight: 128,
+            ack_timeout: Duration::from_secs(20),
+            max_payload: 256 * 1024,
+            backfill_rate: 0,
+        };
+        let (to_test, requests) = mpsc::channel(room);
+        let (submissions, events) = mpsc::channel(8);
+        let (status_in, status) = watch::channel(SessionStatus::default());
+        let (stop, stopped) = watch::channel(false);
+        let mut heart = Heart::default();
+        let wiring = Wiring {
+            requests: to_test,
+            submissions,
+            status: status_in,
+            clock: host::now,
+            pulse: heart.pulse("listen"),
+            stop: stopped,
+        };
+        let alive = Alive::open(dir.path().join("alive"), "boot".into());
+        let task = tokio::spawn(Listener::new(mqtt, None, alive, wiring).run());
+        Rig { broker, requests, events, status, stop, task, _heart: heart, _dir: dir }
+    }
+
+    /// The next connection, up to its CONNACK.
+    async fn connected(&self, session_present: bool) -> (Peer, Connect) {
+        let (stream, _) = timeout(DEADLINE, self.broker.accept()).await.expect("a connection in time").unwrap();
+        let mut peer = Peer { stream, unread: BytesMut::new() };
+        let Packet::Connect(connect) = peer.read().await else { panic!("no CONNECT") };
+        peer.write(Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, session_present))).await;
+        (peer, connect)
+    }
+
+    /// The next connection, up to its SUBACK.
+    async fn subscribed(&mut self, session_present: bool) -> Peer {
+        let (mut peer, connect) = self.connected(session_present).await;
+        assert_eq!((connect.client_id.as_str(), connect.clean_session), ("gw-commands", false));
+        let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no SUBSCRIBE") };
+        assert_eq!(subscribe.filters[0].path, "p/device/+/set");
+        let granted = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce)];
+        peer.write(Packet::SubAck(SubAck::new(subscribe.pkid, granted))).await;
+        let connected = self.status.wait_for(|status| status.state == LinkState::Connected);
+        timeout(DEADLINE, connected).await.expect("connected in time").unwrap();
+        peer
+    }
+
+    /// The next command, and how it came.
+    async fn request(&mut self) -> (String, Came) {
+        let request = timeout(DEADLINE, self.requests.recv()).await.expect("a command in time").unwrap();
+        assert_eq!(request.device, "meter");
+        let Origin::Broker { packet, redelivered, waited, noted, .. } = request.origin else { panic!("local") };
+        (String::from_utf8(request.payload).unwrap(), Came { packet, redelivered, waited, noted })
+    }
+}
+
+struct Came {
+    packet: Option<u16>,
+    redelivered: bool,
+    waited: Option<Duration>,
+    noted: oneshot::Sender<()>,
+}
+
+#[tokio::test]
+async fn nothing_is_ever_acknowledged_before_it_is_noted_or_out_of_turn() {
+    let mut rig = Rig::start(8).await;
+    let mut peer = rig.subscribed(false).await;
+    for packet in 1..=3 {
+        peer.publish("on", packet, packet == 3).await;
+    }
+    let (_, first) = rig.request().await;
+    let (_, second) = rig.request().await;
+    let (_, third) = rig.request().await;
+    assert_eq!((first.packet, first.redelivered, third.redelivered), (Some(1), false, true));
+    assert_eq!(first.waited, Some(Duration::ZERO), "the broker had no session, so nothing has waited");
+    second.noted.send(()).unwrap();
+    // One that is to come again is left out.
+    drop(third.noted);
+    first.noted.send(()).unwrap();
+    assert_eq!((peer.acknowledged().await, peer.acknowledged().await), (1, 2));
+    peer.publish("off", 4, false).await;
+    rig.request().await.1.noted.send(()).unwrap();
+    assert_eq!(peer.acknowledged().await, 4);
+    rig.stop.send_replace(true);
+    assert_eq!(peer.read().await, Packet::Disconnect);
+    timeout(DEADLINE, rig.task).await.expect("an end in time").unwrap();
+}
+
+#[tokio::test]
+async fn what_comes_again_is_never_acknowledged_on_the_strength_of_the_old_connection() {
+    let mut rig = Rig::start(8).await;
+    let mut peer = rig.subscribed(false).await;
+    peer.publish("on", 1, false).await;
+    let (_, old) = rig.request().await;
+    drop(peer);
+    let mut peer = rig.subscribed(true).await;
+    // Too late: this is for a connection that is no more.
+    let _ = old.noted.send(());
+    peer.publish("on", 1, true).await;
+    let (_, again) = rig.request().await;
+    assert!(again.redelivered && again.waited.is_some_and(|waited| waited > Duration::ZERO), "{:?}", again.waited);
+    peer.publish("off", 2, false).await;
+    rig.request().await.1.noted.send(()).unwrap();
+    again.noted.send(()).unwrap();
+    assert_eq!((peer.acknowledged().await, peer.acknowledged().await), (1, 2));
+}
+
+#[tokio::test]
+async fn a_full_dispatch_flow_never_makes_it_hold_more() {
+    let mut rig = Rig::start(1).await;
+    let mut peer = rig.subscribed(false).await;
+    for packet in 1..=20 {
+        peer.publish(&packet.to_string(), packet, false).await;
+    }
+    for packet in 1..=20_u16 {
+        let (payload, came) = rig.request().await;
+        assert_eq!((payload, came.packet), (packet.to_string(), Some(packet)));
+        came.noted.send(()).unwrap();
+        assert_eq!(peer.acknowledged().await, packet);
+    }
+}
+
+#[tokio::test]
+async fn a_poisoned_session_is_never_kept_for_ever_nor_given_up_at_once() {
+    let mut rig = Rig::start(8).await;
+    for _ in 0..2 {
+        let mut peer = rig.subscribed(true).await;
+        peer.publish("good", 1, true).await;
+        peer.publish(&"x".repeat(300_000), 2, true).await;
+        assert_eq!(rig.request().await.0, "good");
+    }
+    let (mut peer, connect) = rig.connected(false).await;
+    assert!(connect.clean_session, "the session is given up");
+    assert_eq!(peer.read().await, Packet::Disconnect);
+    let event = timeout(DEADLINE, rig.events.recv()).await.expect("an event in time").unwrap();
+    assert!(String::from_utf8_lossy(&event.records[0].data).contains("commands-lost"));
+    rig.subscribed(false).await;
+    assert_eq!(rig.status.borrow().resets, 1);
+}
+
+#[tokio::test]
+async fn a_broker_that_denies_the_subscription_never_goes_unnoticed() {
+    let mut rig = Rig::start(8).await;
+    let (mut peer, _) = rig.connected(false).await;
+    let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no SUBSCRIBE") };
+    peer.write(Packet::SubAck(SubAck::new(subscribe.pkid, vec![SubscribeReasonCode::Failure]))).await;
+    let denied = rig.status.wait_for(|status| {
+        status.state == LinkState::Disconnected
+            && status.reason.as_ref().is_some_and(|reason| reason.contains("does not allow to subscribe"))
+    });
+    timeout(DEADLINE, denied).await.expect("a reason in time").unwrap();
+}
