@@ -175,6 +175,30 @@ pub struct Serial {
     pub commands: Option<Commands>,
 }
 
+/// `usb = "VENDOR:PRODUCT"` or `"VENDOR:PRODUCT:SERIAL"`: a USB adapter by what it says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsbId {
+    /// `idVendor`, four hexadecimal digits.
+    pub vendor: u16,
+    /// `idProduct`, four hexadecimal digits.
+    pub product: u16,
+    /// `iSerial`. `None`: any.
+    pub serial: Option<String>,
+}
+
+/// `rs485 = { … }`: how the driver switches the line between sending and receiving.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rs485 {
+    /// RTS is high while sending, and low otherwise (default); else the other way round.
+    pub rts_on_send: bool,
+    /// From RTS to the first bit, 0 to 100 ms (default 0).
+    pub delay_before_send: Duration,
+    /// From the last bit to RTS, 0 to 100 ms (default 0).
+    pub delay_after_send: Duration,
+    /// Also receive what is being sent (default no).
+    pub rx_during_tx: bool,
+}
+
 /// `commands = { … }` of a device
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commands {

@@ -19,7 +19,11 @@
 //! wait if flow control is configured; without it, what comes on top of that is lost, as on any serial line that
 //! nobody reads.
 
+mod arrival;
+mod ioctl;
 pub mod port;
+mod trace;
+mod usb;
 
 use super::Wiring;
 use crate::backoff::Backoff;
