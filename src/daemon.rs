@@ -133,6 +133,12 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     let (commands, commanded) = mpsc::channel(dispatch::WAITING);
     let (stop_commands, commands_stop) = watch::channel(false);
 
+    let (mut traces, mut asked) = (BTreeMap::new(), BTreeMap::new());
+    for serial in &config.serial {
+        let (ask, questions) = mpsc::channel(1);
+        traces.insert(serial.name.clone(), ask);
+        asked.insert(serial.name.clone(), questions);
+    }
     match api::socket::bind(&config.runtime_dir).await {
         Ok(socket) => {
             let api = Api {
@@ -140,6 +146,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
                 refused,
                 status: questions,
                 commands: commands.clone(),
+                traces,
                 streams: stream_names.clone(),
                 max_payload: config.mqtt.max_payload,
                 // MQTT 3.1.1 section 1.5.3: a topic has 65,535 bytes at the most.
@@ -170,6 +177,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         rules.insert(serial.name.clone(), serial.commands.clone());
         let wiring = device::Wiring {
             orders,
+            traces: asked.remove(&serial.name).unwrap_or_else(|| mpsc::channel(1).1),
             submissions: submissions.clone(),
             status,
             clock: host::now,

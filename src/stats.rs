@@ -255,6 +255,32 @@ impl DeviceStatus {
     }
 }
 
+/// Which way bytes went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// To the device.
+    Sent,
+    /// From the device.
+    Received,
+}
+
+/// What passed a port at once: an element of `GET /v1/devices/NAME/trace`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceEntry {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Which way.
+    pub direction: Direction,
+    /// How many bytes there were.
+    pub count: u64,
+    /// The bytes in hexadecimal, the last ones if there were more than are kept.
+    pub hex: String,
+}
+
+/// The question for the last bytes of a port.
+pub type TraceRequest = oneshot::Sender<Vec<TraceEntry>>;
+
 /// The accompanied application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppStatus {

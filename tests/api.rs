@@ -59,6 +59,7 @@ impl Sidecar {
         let (submissions, from_api) = mpsc::channel(4);
         let (status, questions) = mpsc::channel(4);
         let api = Api {
+            traces: Default::default(),
             submissions,
             refused: mpsc::channel(16).0,
             status,

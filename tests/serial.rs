@@ -71,7 +71,8 @@ impl Bridge {
         let mut heart = Heart::default();
         let pulse = heart.pulse("serial meter");
         let (_, orders) = mpsc::channel(1);
-        let wiring = Wiring { orders, submissions, status: status_in, clock: host::now, pulse, stop: stop_out };
+        let (_, traces) = mpsc::channel(1);
+        let wiring = Wiring { orders, traces, submissions, status: status_in, clock: host::now, pulse, stop: stop_out };
         let task = tokio::spawn(serial::run(config, wiring));
         Bridge { records, status, stop, heart, task }
     }
@@ -127,6 +128,11 @@ fn config(path: &Path) -> Serial {
     Serial {
         name: "meter".into(),
         path: path.to_owned(),
+        usb: None,
+        rs485: None,
+        low_latency: false,
+        dtr: None,
+        rts: None,
         baud: 9600,
         data_bits: DataBits::Eight,
         parity: Parity::None,
@@ -221,19 +227,19 @@ async fn a_device_that_comes_back_is_never_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_port_that_hangs_up_at_once_never_spins_the_cpu() {
+async fn a_plug_that_comes_and_goes_never_spins_the_cpu_nor_is_left_alone() {
     let dir = TempDir::new().unwrap();
     let mut pty = Pty::plug_in(&link_in(&dir));
     let mut bridge = Bridge::start(config(&link_in(&dir)), 8);
     bridge.online().await;
-    for step_ms in [250, 500, 1000, 2000, 4000, 5000, 5000] {
+    for _ in 0..7 {
         drop(pty);
         bridge.offline("hung up").await;
         pty = Pty::plug_in(&link_in(&dir));
         let since = Instant::now();
         bridge.online().await;
         let waited = since.elapsed().as_millis();
-        assert!((step_ms / 2..=step_ms + 1).contains(&waited), "{waited} ms of a step of {step_ms} ms");
+        assert!((125..=310).contains(&waited), "{waited} ms");
     }
     bridge.stop().await;
 }

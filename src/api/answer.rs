@@ -17,8 +17,8 @@ pub(super) enum Error {
     #[error("the body ended before its announced end")]
     CutOff,
     #[error(
-        "no such path; there are GET /v1/health, GET /v1/status, GET /v1/devices, GET /metrics, POST /v1/publish and \
-             POST /v1/devices/NAME/command"
+        "no such path; there are GET /v1/health, GET /v1/status, GET /v1/devices, GET /metrics, POST /v1/publish, \
+             GET /v1/devices/NAME/trace and POST /v1/devices/NAME/command"
     )]
     NotFound,
     #[error("there is no device {0:?}; ask GET /v1/devices")]

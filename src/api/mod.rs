@@ -15,6 +15,7 @@
 //!                    400 wrong topic, stream, parameter or body   408 the body took too long   413 too large
 //!                    429 the stream is full   507 the disk did not take it   503 stopping or stuck, with Retry-After
 //! GET  /v1/devices   200: every device by name, as in the status document
+//! GET  /v1/devices/NAME/trace   200: the last bytes that passed its port
 //! POST /v1/devices/NAME/command[?wait=30s]
 //!                    body: a command (see `command`), 16 KiB at the most; the answer is a reply, the last one if it comes
 //!                        within `wait` (10ms to 45s)
@@ -38,7 +39,8 @@ pub use server::serve;
 
 use crate::command::Request;
 use crate::record::{Clock, StreamId, Submission};
-use crate::stats::StatusRequest;
+use crate::stats::{StatusRequest, TraceRequest};
+use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
 /// What the server needs of the rest.
@@ -52,6 +54,8 @@ pub struct Api {
     pub status: mpsc::Sender<StatusRequest>,
     /// Into the dispatch flow.
     pub commands: mpsc::Sender<Request>,
+    /// For the last bytes of a device, by its name.
+    pub traces: BTreeMap<String, mpsc::Sender<TraceRequest>>,
     /// Names of the streams; the index is the `StreamId`.
     pub streams: Vec<String>,
     /// The largest message in bytes, envelope included (`mqtt.max_payload`).

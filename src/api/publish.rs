@@ -266,6 +266,7 @@ mod tests {
 
     fn api() -> Api {
         Api {
+            traces: Default::default(),
             refused: mpsc::channel(1).0,
             submissions: mpsc::channel(1).0,
             commands: mpsc::channel(1).0,

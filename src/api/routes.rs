@@ -3,7 +3,7 @@
 use super::answer::{Answer, Error, json, text};
 use super::{Api, command, metrics, publish};
 use crate::record::Refusal;
-use crate::stats::{HealthState, Status};
+use crate::stats::{HealthState, Status, TraceEntry};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use std::time::Duration;
@@ -41,6 +41,7 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Answe
         (path, method) => match (command::device_of(path).map(str::to_owned), method) {
             (Some(device), &Method::POST) => command::command(shared, device, request).await,
             (Some(_), _) => Err(Error::Method("POST")),
+            (None, &Method::GET | &Method::HEAD) => trace(&shared.api, path).await,
             (None, _) => Err(Error::NotFound),
         },
     };
@@ -48,6 +49,20 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Answe
         tracing::debug!("refused a request on the local socket: {error}");
         error.answer()
     })
+}
+
+/// The last bytes of the device in `/v1/devices/NAME/trace`.
+async fn trace(api: &Api, path: &str) -> Result<Answer, Error> {
+    let name = path.strip_prefix("/v1/devices/").and_then(|rest| rest.strip_suffix("/trace"));
+    let name = name.filter(|name| !name.contains('/')).ok_or(Error::NotFound)?;
+    let device = api.traces.get(name).ok_or_else(|| Error::NoDevice(name.to_owned()))?;
+    let (request, answer) = oneshot::channel();
+    let asked = async {
+        device.send(request).await.ok()?;
+        answer.await.ok()
+    };
+    let entries: Vec<TraceEntry> = timeout(ANSWER_TIME, asked).await.ok().flatten().ok_or(Error::NoAnswer)?;
+    Ok(json(StatusCode::OK, &entries))
 }
 
 async fn health(api: &Api) -> Result<Answer, Error> {

@@ -6,7 +6,8 @@ use super::find::{RUN_DIR, Whom};
 use super::pretty::pretty;
 use super::screen::{Style, render};
 use crate::host;
-use crate::stats::{HealthState, Status};
+use crate::record::rfc3339;
+use crate::stats::{Direction, HealthState, Status, TraceEntry};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
@@ -33,6 +34,9 @@ pub struct Arguments {
     /// Show it again each second until ^C
     #[arg(long)]
     watch: bool,
+    /// Show the last bytes that a serial device has sent and received instead
+    #[arg(long, value_name = "DEVICE", conflicts_with = "watch")]
+    trace: Option<String>,
 }
 
 /// What there is to show, and the exit code that goes with it.
@@ -84,18 +88,56 @@ fn over_the_last(text: &str) -> String {
 
 fn look(arguments: &Arguments, runtime: &Runtime, style: Style) -> Result<View, Failure> {
     let socket = arguments.whom.socket(std::env::var_os("PILLION_SOCKET"), RUN_DIR.as_ref())?;
-    let body = runtime.block_on(fetch(&socket))?;
+    if let Some(device) = &arguments.trace {
+        let body = runtime.block_on(fetch(&socket, &format!("/v1/devices/{device}/trace")))?;
+        return trace(&body, &socket, arguments.json);
+    }
+    let body = runtime.block_on(fetch(&socket, "/v1/status"))?;
     if arguments.json { document(&body, &socket) } else { screen(&body, &socket, style) }
 }
 
-async fn fetch(socket: &Path) -> Result<Bytes, Failure> {
+async fn fetch(socket: &Path, path: &str) -> Result<Bytes, Failure> {
     let mut request = Request::new(Full::new(Bytes::new()));
-    *request.uri_mut() = hyper::Uri::from_static("/v1/status");
+    *request.uri_mut() = path.parse().map_err(|_| Failure::new(USAGE, format!("{path:?} holds no device's name")))?;
     let answer = client::request(socket, request).await?;
     match answer.status {
         StatusCode::OK => Ok(answer.body),
         _ => Err(Failure::new(UNAVAILABLE, format!("the sidecar at {}: {}", socket.display(), answer.error()))),
     }
+}
+
+/// A line for each read and write: when, which way, the bytes in hexadecimal and as text.
+fn trace(body: &[u8], socket: &Path, json: bool) -> Result<View, Failure> {
+    let text = String::from_utf8_lossy(body);
+    let entries: Vec<TraceEntry> = serde_json::from_str(&text).map_err(|error| strange(socket, &error))?;
+    let text = match (json, entries.is_empty()) {
+        (true, _) => pretty(&text),
+        (false, true) => "nothing has passed yet\n".to_owned(),
+        (false, false) => entries.iter().map(trace_lines).collect(),
+    };
+    Ok(View { text, code: 0 })
+}
+
+fn trace_lines(entry: &TraceEntry) -> String {
+    /// Bytes in a line.
+    const BYTES: usize = 16;
+    let arrow = match entry.direction {
+        Direction::Sent => "->",
+        Direction::Received => "<-",
+    };
+    let bytes: Vec<u8> = (0..entry.hex.len() / 2)
+        .filter_map(|index| u8::from_str_radix(entry.hex.get(2 * index..2 * index + 2)?, 16).ok())
+        .collect();
+    let mut head = format!("{} {arrow}", rfc3339(entry.at_ms));
+    let mut lines = String::new();
+    for part in bytes.chunks(BYTES) {
+        let hex: String = part.iter().map(|byte| format!(" {byte:02x}")).collect();
+        let shown = |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' };
+        let text: String = part.iter().map(shown).collect();
+        lines.push_str(&format!("{head:27}{hex:49}  {text}\n"));
+        head.clear();
+    }
+    lines
 }
 
 fn screen(body: &[u8], socket: &Path, style: Style) -> Result<View, Failure> {

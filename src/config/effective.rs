@@ -4,7 +4,7 @@
 //! in TOML; their odd bytes come out as U+FFFD.
 
 use super::units::{duration_text, size_text};
-use super::{Config, DataBits, Flow, Parity, PayloadRule, Serial, StopBits, Stream, Sync, WhenFull};
+use super::{Config, DataBits, Flow, Parity, PayloadRule, Rs485, Serial, StopBits, Stream, Sync, WhenFull};
 use std::fmt::{Display, Write as _};
 use std::path::Path;
 
@@ -81,7 +81,10 @@ impl Serial {
     fn toml(&self, out: &mut Toml) {
         out.table("[[serial]]");
         out.text("name", &self.name);
-        out.path("path", &self.path);
+        match &self.usb {
+            None => out.path("path", &self.path),
+            Some(adapter) => out.text("usb", &adapter.to_string()),
+        }
         out.plain("baud", self.baud);
         let data_bits = match self.data_bits {
             DataBits::Five => 5,
@@ -107,6 +110,23 @@ impl Serial {
             Flow::Hardware => "hardware",
         };
         out.text("flow", flow);
+        if let Some(rs485) = &self.rs485 {
+            let Rs485 { rts_on_send, delay_before_send, delay_after_send, rx_during_tx } = rs485;
+            let (before, after) = (duration_text(*delay_before_send), duration_text(*delay_after_send));
+            out.plain(
+                "rs485",
+                format!(
+                    "{{ rts_on_send = {rts_on_send}, delay_before_send = \"{before}\", delay_after_send = \"{after}\", \
+                     rx_during_tx = {rx_during_tx} }}"
+                ),
+            );
+        }
+        out.plain("low_latency", self.low_latency);
+        for (key, level) in [("dtr", self.dtr), ("rts", self.rts)] {
+            if let Some(level) = level {
+                out.plain(key, level);
+            }
+        }
         out.plain("framing", self.framing.to_toml());
         let payload = match self.payload {
             PayloadRule::Auto => "auto",

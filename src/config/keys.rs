@@ -39,7 +39,23 @@ pub(super) const STREAM: Schema =
 pub(super) const SERIAL: Schema = Schema {
     name: "serial",
     title: "in [[serial]]",
-    keys: &["name", "path", "baud", "data_bits", "parity", "stop_bits", "flow", "framing", "payload", "commands"],
+    keys: &[
+        "name",
+        "path",
+        "usb",
+        "baud",
+        "data_bits",
+        "parity",
+        "stop_bits",
+        "flow",
+        "rs485",
+        "low_latency",
+        "dtr",
+        "rts",
+        "framing",
+        "payload",
+        "commands",
+    ],
 };
 /// Of all kinds of framing; each kind has some of them.
 pub(super) const FRAMING: Schema = Schema {
@@ -71,11 +87,16 @@ pub(super) const IDLE_GAP: Schema = Schema {
     title: "in a framing with kind = \"idle-gap\"",
     keys: &["kind", "max", "gap", "crc"],
 };
+pub(super) const RS485: Schema = Schema {
+    name: "serial.rs485",
+    title: "in the rs485 of a [[serial]]",
+    keys: &["rts_on_send", "delay_before_send", "delay_after_send", "rx_during_tx"],
+};
 pub(super) const COMMANDS: Schema =
     Schema { name: "serial.commands", title: "in the commands of a device", keys: &["allow", "rate", "ttl", "reply"] };
 pub(super) const HEALTH: Schema = Schema { name: "health", title: "in [health]", keys: &["interval"] };
 
-const ALL: [&Schema; 9] = [&ROOT, &APP, &MQTT, &SPOOL, &STREAM, &SERIAL, &FRAMING, &COMMANDS, &HEALTH];
+const ALL: [&Schema; 10] = [&ROOT, &APP, &MQTT, &SPOOL, &STREAM, &SERIAL, &RS485, &FRAMING, &COMMANDS, &HEALTH];
 
 /// A key, or one value of a key, that is documented and not built yet. Building it removes its line.
 struct Later {
@@ -243,7 +264,13 @@ mod tests {
     fn no_key_is_ever_missing_from_the_example() {
         let example = include_str!("../../systemd/gateway.toml");
         for key in ALL.iter().flat_map(|schema| schema.keys) {
-            let forms = [format!("#{key} = "), format!("[{key}"), format!("{{ {key} = "), format!(", {key} = ")];
+            let forms = [
+                format!("#{key} = "),
+                format!("[{key}"),
+                format!("{{ {key} = "),
+                format!(", {key} = "),
+                format!(": {key} = "),
+            ];
             assert!(forms.iter().any(|form| example.contains(form.as_str())), "{key}");
         }
     }

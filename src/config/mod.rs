@@ -17,6 +17,7 @@ mod framing;
 mod keys;
 mod load;
 mod mqtt;
+mod port;
 mod problem;
 mod reader;
 mod sections;
@@ -159,8 +160,10 @@ pub enum WhenFull {
 pub struct Serial {
     /// `[a-z0-9_-]{1,32}`, unique over all devices.
     pub name: String,
-    /// The device node or a link to it; may be absent.
+    /// The device node or a link to it; may be absent. Empty where `usb` is given.
     pub path: PathBuf,
+    /// The USB adapter, wherever it is plugged in.
+    pub usb: Option<UsbId>,
     /// Bits per second, any that the kernel takes (default 9600).
     pub baud: u32,
     /// 5 to 8 (default 8).
@@ -171,12 +174,51 @@ pub struct Serial {
     pub stop_bits: StopBits,
     /// None by default.
     pub flow: Flow,
+    /// RS-485 by the driver. `None`: the driver's RS-485 mode is never touched.
+    pub rs485: Option<Rs485>,
+    /// Whether the driver is asked to hand over each byte at once (default no).
+    pub low_latency: bool,
+    /// Level of the DTR line when the port is opened. `None`: as the driver has it, which is high as a rule.
+    pub dtr: Option<bool>,
+    /// Level of the RTS line when the port is opened. `None`: as the driver has it.
+    pub rts: Option<bool>,
     /// How bytes become frames.
     pub framing: Framing,
     /// How frames become payloads.
     pub payload: PayloadRule,
     /// Which commands it takes; `None`: none at all.
     pub commands: Option<Commands>,
+}
+
+/// `usb = "VENDOR:PRODUCT"` or `"VENDOR:PRODUCT:SERIAL"`: a USB adapter by what it says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsbId {
+    /// `idVendor`, four hexadecimal digits.
+    pub vendor: u16,
+    /// `idProduct`, four hexadecimal digits.
+    pub product: u16,
+    /// `iSerial`. `None`: any.
+    pub serial: Option<String>,
+}
+
+impl std::fmt::Display for UsbId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:04x}:{:04x}", self.vendor, self.product)?;
+        self.serial.iter().try_for_each(|serial| write!(f, ":{serial}"))
+    }
+}
+
+/// `rs485 = { … }`: how the driver switches the line between sending and receiving.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rs485 {
+    /// RTS is high while sending, and low otherwise (default); else the other way round.
+    pub rts_on_send: bool,
+    /// From RTS to the first bit, 0 to 100 ms (default 0).
+    pub delay_before_send: Duration,
+    /// From the last bit to RTS, 0 to 100 ms (default 0).
+    pub delay_after_send: Duration,
+    /// Also receive what is being sent (default no).
+    pub rx_during_tx: bool,
 }
 
 /// `commands = { … }` of a device

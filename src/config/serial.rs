@@ -2,7 +2,7 @@
 
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
-use super::{DataBits, Flow, Parity, PayloadRule, Serial, StopBits, commands, framing, keys, values};
+use super::{DataBits, Flow, Parity, PayloadRule, Serial, StopBits, commands, framing, keys, port, values};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -94,12 +94,25 @@ fn device(section: &Section<'_>, report: &mut Report<'_>, max_payload: usize) ->
     let payload = section.choice(report, "payload", &payload).unwrap_or_default();
     Serial {
         name: section.required(report, "name", "\"meter\"", name).unwrap_or_default(),
-        path: section.required(report, "path", &values::quoted(EXAMPLE_PATH), path).unwrap_or_default(),
+        path: match section.has("usb") {
+            false => section.required(report, "path", &values::quoted(EXAMPLE_PATH), path).unwrap_or_default(),
+            true if section.has("path") => {
+                let message = "stands beside path; remove one of them: path is a place, usb an adapter wherever it is";
+                report.problem(section.place("usb"), section.key("usb"), message.to_owned());
+                PathBuf::new()
+            }
+            true => PathBuf::new(),
+        },
+        usb: section.read(report, "usb", port::usb),
         baud: section.read(report, "baud", baud).unwrap_or(9600),
         data_bits: section.read(report, "data_bits", data_bits).unwrap_or(DataBits::Eight),
         parity: section.choice(report, "parity", &parity).unwrap_or(Parity::None),
         stop_bits: section.read(report, "stop_bits", stop_bits).unwrap_or(StopBits::One),
         flow: section.choice(report, "flow", &flow).unwrap_or(Flow::None),
+        rs485: port::rs485(section, report),
+        low_latency: section.read(report, "low_latency", values::boolean).unwrap_or(false),
+        dtr: section.read(report, "dtr", values::boolean),
+        rts: section.read(report, "rts", values::boolean),
         framing: framing::read(section, report, payload, max_payload),
         payload,
         commands: commands::read(section, report),

@@ -55,6 +55,19 @@ const WRONG: &[(&str, &str)] = &[
          5:8: serial[0].flow: \"rtscts\" is not known; write \"none\", \"software\" or \"hardware\"",
     ),
     (
+        "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nusb = \"0403:6001\"\nrs485 = true\nlow_latency = 1",
+        "4:7: serial.a.usb: stands beside path; remove one of them: path is a place, usb an adapter wherever it is\n\
+         5:9: serial.a.rs485: true is not a table; write rs485 = { rts_on_send = true }\n\
+         6:15: serial.a.low_latency: 1 is neither true nor false; write one of them, without quotes",
+    ),
+    (
+        "[[serial]]\nname = \"a\"\nusb = \"403:6001\"\nrs485 = { delay_after_send = \"1s\", rts = 1 }",
+        "3:7: serial.a.usb: \"403:6001\" is not a USB adapter; write \"0403:6001\" or, with its serial number, \
+         \"0403:6001:A1000000\"\n\
+         4:30: serial.a.rs485.delay_after_send: \"1s\" is out of range; give \"0s\" to \"100ms\"\n\
+         4:36: serial.a.rs485.rts: unknown key; it belongs in [[serial]]",
+    ),
+    (
         "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = \"lines\"",
         "4:11: serial.a.framing: \"lines\" is not a table; write framing = { kind = \"lines\", max = 1024 }",
     ),
@@ -536,10 +549,17 @@ fn the_example_never_fails_the_check_and_never_shows_another_default() {
     assert_eq!(mqtt, default.mqtt);
     assert_eq!(all.streams[1], Stream { max_age: all.streams[1].max_age, ..default.streams[1].clone() });
     let minimal = parsed("[[serial]]\nname = \"meter\"\npath = \"/dev/ttyUSB0\"").unwrap().config;
-    let (path, commands) = (all.serial[0].path.clone(), all.serial[0].commands.clone());
-    let Some(Commands { rate: 10, ttl, .. }) = commands else { panic!("{commands:?}") };
-    assert_eq!(ttl, Duration::from_secs(60));
-    assert_eq!(all.serial[0], Serial { path, commands, ..minimal.serial[0].clone() });
+    let Serial { path, commands, rs485, dtr, rts, .. } = all.serial[0].clone();
+    let plain = Rs485 {
+        rts_on_send: true,
+        delay_before_send: Duration::ZERO,
+        delay_after_send: Duration::ZERO,
+        rx_during_tx: false,
+    };
+    assert_eq!(rs485, Some(plain));
+    let Some(Commands { rate: 10, ttl, .. }) = &commands else { panic!("{commands:?}") };
+    assert_eq!(*ttl, Duration::from_secs(60));
+    assert_eq!(all.serial[0], Serial { path, commands, rs485, dtr, rts, ..minimal.serial[0].clone() });
 }
 
 #[test]
@@ -568,6 +588,11 @@ fn check_round_trip(text: &str) {
 fn the_effective_configuration_never_reads_differently() {
     check_round_trip("");
     check_round_trip(include_str!("../../systemd/gateway.toml"));
+    check_round_trip(
+        "[[serial]]\nname = \"a\"\nusb = \"0403:6001:A 1\"\ndtr = false\nrts = true\nlow_latency = true\n\
+         rs485 = { rts_on_send = false, delay_before_send = \"2ms\", rx_during_tx = true }\n\
+         commands = { allow = [\"a*\"], rate = 3, ttl = \"5s\", reply = \"1s\" }",
+    );
     check_round_trip(
         "instance = \"a@b.c\"\n[mqtt]\nservers = [\"mqtt://[fe80::1]:1\", \"mqtt://b\"]\nusername = 'q\"\\ü'\n\
          password_file = \"../pw\"\nversion = \"3.1.1\"\n[app]\nunit = 'a\\x2d.service'\n[spool]\nsync = \"always\"",

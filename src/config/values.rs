@@ -66,6 +66,14 @@ pub(super) fn mqtt_text(text: &str, longest: usize) -> Result<&str, String> {
     }
 }
 
+/// `true` or `false`.
+pub(super) fn boolean(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Boolean(flag) => Ok(*flag),
+        other => Err(format!("{} is neither true nor false; write one of them, without quotes", show(other))),
+    }
+}
+
 /// A whole number in a range; `advice` says what to give.
 pub(super) fn number<T: TryFrom<i64>>(value: &Value, range: RangeInclusive<i64>, advice: &str) -> Result<T, String> {
     let problem = match value {

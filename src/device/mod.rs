@@ -11,7 +11,7 @@ pub mod serial;
 use crate::command::Order;
 use crate::pulse::Pulse;
 use crate::record::{Clock, Submission};
-use crate::stats::DeviceStatus;
+use crate::stats::{DeviceStatus, TraceRequest};
 use tokio::sync::{mpsc, watch};
 
 /// Orders that wait for a device before the dispatch flow refuses more.
@@ -22,6 +22,8 @@ pub const ORDERS: usize = 16;
 pub struct Wiring {
     /// Commands that this device has to carry out, one after the other. Closed where it takes none.
     pub orders: mpsc::Receiver<Order>,
+    /// Questions for the last bytes that passed. Closed where nobody asks.
+    pub traces: mpsc::Receiver<TraceRequest>,
     /// Where records go. Bounded: while it is full the device is not read, and its data waits in the kernel.
     pub submissions: mpsc::Sender<Submission>,
     /// Where the task reports. Receivers are notified when the state or the reason changes; the counters are kept up

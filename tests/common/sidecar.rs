@@ -293,6 +293,11 @@ impl Sidecar {
         ledger
     }
 
+    /// Open files and sockets.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.as_ref().expect("it runs").id())).unwrap().count()
+    }
+
     /// Processor time that it has used so far.
     pub fn cpu_time(&self) -> Duration {
         let stat = self.proc("stat");

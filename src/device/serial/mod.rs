@@ -13,14 +13,19 @@
 //! ```
 //!
 //! The back-off starts over only after the device has sent something: a port that opens and hangs up at once is not a
-//! working one.
+//! working one. A device that is plugged in again ends the wait at once, see `arrival`; one that comes and goes in silence,
+//! after [`FIRST_DELAY`].
 //!
 //! While the records' channel is full the port is not read. The kernel holds what it can, then makes the device
 //! wait if flow control is configured; without it, what comes on top of that is lost, as on any serial line that
 //! nobody reads.
 
+mod arrival;
+mod ioctl;
 mod orders;
 pub mod port;
+mod trace;
+mod usb;
 
 use super::Wiring;
 use crate::backoff::Backoff;
@@ -28,13 +33,16 @@ use crate::command::Order;
 use crate::config::Serial;
 use crate::frame::Decoder;
 use crate::record::{Durability, Encoding, PayloadRule, Record, StreamId, Submission};
-use crate::stats::DeviceState;
+use crate::stats::{DeviceState, Direction, TraceRequest};
+use arrival::Arrival;
 use orders::{Next, Orders};
 use port::Trouble;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_serial::SerialStream;
+use trace::Trace;
 
 /// The delays between attempts to open: short enough for a plug that is put back, long enough to cost nothing.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
@@ -86,6 +94,9 @@ struct Device {
     orders: Orders,
     decoder: Decoder,
     backoff: Backoff,
+    trace: Trace,
+    /// Whether the port that was open last has said anything.
+    has_spoken: bool,
 }
 
 /// What ended the reading of a chunk.
@@ -110,7 +121,8 @@ impl Device {
         let orders = Orders::new(receiver, patience, wiring.clock);
         let topic = format!("device/{}/data", config.name);
         let decoder = Decoder::new(&config.framing);
-        Device { config, topic, wiring, orders, decoder, backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY) }
+        let backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+        Device { config, topic, wiring, orders, decoder, backoff, trace: Trace::default(), has_spoken: false }
     }
 
     /// State Closed: `Open`, or `Backoff` if that did not work.
@@ -118,6 +130,7 @@ impl Device {
         match port::open(&self.config) {
             Ok(port) => {
                 self.report(DeviceState::Online, None);
+                self.has_spoken = false;
                 State::Open(port)
             }
             Err(trouble) => {
@@ -134,13 +147,19 @@ impl Device {
             match self.read(&mut port, &mut chunk).await {
                 Input::Bytes(count) => {
                     self.backoff.reset();
-                    self.submit(chunk.get(..count).unwrap_or_default()).await?;
+                    self.has_spoken = true;
+                    let bytes = chunk.get(..count).unwrap_or_default();
+                    self.trace.note((self.wiring.clock)(), Direction::Received, bytes);
+                    self.submit(bytes).await?;
                 }
                 Input::Silence => {
                     self.decoder.silence();
                     self.submit(&[]).await?;
                 }
-                Input::Order(order) => self.orders.perform(order, &mut port, &self.config.framing).await,
+                Input::Order(order) => {
+                    let sent = self.orders.perform(order, &mut port, &self.config.framing).await;
+                    self.trace.note((self.wiring.clock)(), Direction::Sent, &sent);
+                }
                 Input::Lost(trouble) => {
                     drop(port);
                     self.orders.give_up_answer(&trouble.to_string());
@@ -158,12 +177,18 @@ impl Device {
     async fn wait(&mut self) -> Option<State> {
         let delay = tokio::time::sleep(self.backoff.next(fastrand::f64()));
         tokio::pin!(delay);
+        let mut arrival = Arrival::watch(&port::places(&self.config));
+        // A bad plug comes and goes.
+        let pause = if self.has_spoken { Duration::ZERO } else { FIRST_DELAY };
+        let earliest = Instant::now() + pause;
         loop {
             tokio::select! {
                 biased;
                 () = stopped(&mut self.wiring.stop) => return None,
                 () = self.wiring.pulse.answer() => {}
                 () = &mut delay => return Some(State::Closed),
+                () = arrived(&mut arrival, earliest) => return Some(State::Closed),
+                Some(request) = self.wiring.traces.recv() => answer(request, &self.trace),
                 next = self.orders.next() => if let Next::Order(order) = next {
                     let reason = self.wiring.status.borrow().reason.clone().unwrap_or_default();
                     orders::refuse(&order, &format!("the device is not open: {reason}; nothing was done"));
@@ -198,6 +223,7 @@ impl Device {
                     Err(error) => Input::Lost(port::of_read(&self.config.path, &error)),
                 },
                 () = &mut silence => return Input::Silence,
+                Some(request) = self.wiring.traces.recv() => answer(request, &self.trace),
                 next = self.orders.next() => match next {
                     Next::Order(order) => return Input::Order(order),
                     Next::NoAnswer => {
@@ -285,6 +311,17 @@ async fn silence(limit: Option<Duration>) {
         Some(limit) => tokio::time::sleep(limit).await,
         None => std::future::pending().await,
     }
+}
+
+/// Whoever asked may have gone.
+fn answer(request: TraceRequest, trace: &Trace) {
+    let _ = request.send(trace.entries());
+}
+
+/// Something has appeared where the device may be. Cancel-safe, but for the event.
+async fn arrived(arrival: &mut Arrival, earliest: Instant) {
+    arrival.changed().await;
+    sleep_until(earliest).await;
 }
 
 /// Returns when the task shall end.

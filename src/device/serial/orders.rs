@@ -56,15 +56,24 @@ impl Orders {
     }
 
     /// Writes an order to the open port, or says why not. After an error in writing the port tells by itself what it
-    /// is.
-    pub(super) async fn perform(&mut self, order: Order, port: &mut (impl AsyncWrite + Unpin), framing: &Framing) {
+    /// is. Returns what may be on the wire.
+    pub(super) async fn perform(
+        &mut self,
+        order: Order,
+        port: &mut (impl AsyncWrite + Unpin),
+        framing: &Framing,
+    ) -> Vec<u8> {
         let Order { data, expires_ms, progress } = order;
         let bytes = match encode(data, framing) {
             Ok(bytes) => bytes,
-            Err(reason) => return report(&progress, Progress::Refused(reason)),
+            Err(reason) => {
+                report(&progress, Progress::Refused(reason));
+                return Vec::new();
+            }
         };
         if (self.clock)().mono_ms >= expires_ms {
-            return report(&progress, Progress::Expired);
+            report(&progress, Progress::Expired);
+            return Vec::new();
         }
         let written = timeout(WRITE_TIME, async {
             port.write_all(&bytes).await?;
@@ -88,6 +97,7 @@ impl Orders {
                 report(&progress, Progress::Failed(reason));
             }
         }
+        bytes
     }
 
     /// A frame has come in. It is the answer, if one is awaited.

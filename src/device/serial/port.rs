@@ -5,7 +5,8 @@
 //! from the kernel once more, after the failure only: every open of a real port moves its DTR line, which resets some
 //! boards.
 
-use crate::config::{DataBits, Flow, Parity, Serial, StopBits};
+use super::{ioctl, usb};
+use crate::config::{DataBits, Flow, Parity, Serial, StopBits, UsbId};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs;
@@ -27,6 +28,9 @@ pub enum Trouble {
         .0.display()
     )]
     Forbidden(PathBuf),
+    /// No USB adapter of this kind.
+    #[error("no USB adapter {0} is there; waiting for it to be plugged in")]
+    NoAdapter(UsbId),
     /// Somebody else holds it exclusively or has locked it.
     #[error("another process has {} open; stop that process (`fuser {}` names it)", .0.display(), .0.display())]
     Busy(PathBuf),
@@ -59,23 +63,64 @@ pub enum Trouble {
 /// # Errors
 /// A [`Trouble`]; nothing is held then.
 pub fn open(config: &Serial) -> Result<SerialStream, Trouble> {
-    let path = config.path.as_path();
+    let path = &path_of(config)?;
     // Looked at before it is opened: opening has side effects on things that are no serial port.
     let kind = fs::metadata(path).map_err(|error| of_io(path, &error))?.file_type();
     if !kind.is_char_device() {
         return Err(Trouble::NotSerial(path.to_owned()));
     }
-    let port = tokio_serial::new(path.to_string_lossy(), config.baud)
+    let mut port = tokio_serial::new(path.to_string_lossy(), config.baud)
         .data_bits(data_bits(config.data_bits))
         .parity(parity(config.parity))
         .stop_bits(stop_bits(config.stop_bits))
         .flow_control(flow(config.flow))
         .open_native_async()
         .map_err(|error| of_open(path, &error))?;
-    match refused_setting(config, &port) {
+    let refused = refused_setting(config, path, &port).or_else(|| special_settings(config, &mut port));
+    match refused {
         Some(setting) => Err(Trouble::Settings { path: path.to_owned(), setting }),
         None => Ok(port),
     }
+}
+
+/// Where the port is now.
+fn path_of(config: &Serial) -> Result<PathBuf, Trouble> {
+    let Some(adapter) = &config.usb else { return Ok(config.path.clone()) };
+    match usb::find(Path::new("/sys"), Path::new("/dev"), adapter) {
+        Ok(Some(path)) => Ok(path),
+        Ok(None) => Err(Trouble::NoAdapter(adapter.clone())),
+        Err(error) => Err(Trouble::Failed { path: "/sys/class/tty".into(), error: error.to_string() }),
+    }
+}
+
+/// Where it may appear.
+pub(super) fn places(config: &Serial) -> Vec<PathBuf> {
+    if config.usb.is_some() {
+        return vec!["/dev/ttyUSB0".into()];
+    }
+    // A link is made after the node that it leads to.
+    vec![config.path.clone()]
+}
+
+/// What the driver refuses of the settings that termios does not have.
+fn special_settings(config: &Serial, port: &mut SerialStream) -> Option<String> {
+    let refused = |key: &str, error: &dyn std::fmt::Display| Some(format!("`{key}` ({error})"));
+    if let Some(Err(error)) = config.rs485.as_ref().map(|rs485| ioctl::set_rs485(&*port, rs485)) {
+        return refused("rs485", &error);
+    }
+    if let Some(Err(error)) = config.dtr.map(|level| port.write_data_terminal_ready(level)) {
+        return refused("dtr", &error);
+    }
+    if let Some(Err(error)) = config.rts.map(|level| port.write_request_to_send(level)) {
+        return refused("rts", &error);
+    }
+    if config.low_latency
+        && let Err(error) = ioctl::set_low_latency(&*port)
+    {
+        // Slower, and good for all else.
+        tracing::warn!(device = config.name, "device {}: low_latency can't be set: {error}", config.name);
+    }
+    None
 }
 
 /// What a failed read says about the port.
@@ -129,12 +174,12 @@ fn probe(path: &Path) -> Result<(), Errno> {
 
 /// The first setting that the driver did not take, though it reported no error (termios(3): success means that any of
 /// the changes was carried out).
-fn refused_setting(config: &Serial, port: &SerialStream) -> Option<String> {
+fn refused_setting(config: &Serial, path: &Path, port: &SerialStream) -> Option<String> {
     if !port.baud_rate().is_ok_and(|actual| is_near(config.baud, actual)) {
         return Some(format!("`baud = {}`", config.baud));
     }
     // A pseudo terminal has no wire: it is always 8 bits without parity, and works with any.
-    if is_pseudo(&config.path) {
+    if is_pseudo(path) {
         return None;
     }
     let same = |is_same: bool, key: &str| (!is_same).then(|| format!("`{key}` as it is configured"));
@@ -232,6 +277,11 @@ mod tests {
         Serial {
             name: "meter".into(),
             path: path.to_owned(),
+            usb: None,
+            rs485: None,
+            low_latency: false,
+            dtr: None,
+            rts: None,
             baud: 9600,
             data_bits: DataBits::Eight,
             parity: Parity::None,

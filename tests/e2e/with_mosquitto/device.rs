@@ -4,6 +4,7 @@ use super::{World, expect_open};
 use crate::common::device::Device;
 use crate::common::sidecar::Sidecar;
 use crate::common::subscriber::Subscriber;
+use serde_json::Value;
 use std::time::{Duration, Instant};
 
 const STATE: &str = "p/device/meter/state";
@@ -38,6 +39,63 @@ fn a_device_that_returns_never_needs_a_restart_and_never_spins_the_processor() {
     );
     let meter = sidecar.expect_status("the third return", |status| status["devices"]["meter"]["opens"] == 4);
     assert_eq!(meter["devices"]["meter"]["state"], "online");
+}
+
+#[test]
+fn fifty_replugs_never_leave_the_device_away_nor_a_descriptor_open() {
+    let world = World::new();
+    let mut home = world.home();
+    let mut device = Device::at(home.path("meter"));
+    home.serial("meter", device.path(), "");
+    let sidecar = Sidecar::start(home);
+    let is = |state: &'static str| move |status: &Value| status["devices"]["meter"]["state"] == state;
+    sidecar.expect_status("the device", is("online"));
+    let mut slowest = Duration::ZERO;
+    let mut open = 0;
+    for round in 1..=50 {
+        device.line(&format!("round {round}"));
+        world.subscriber.expect_text("telemetry", &format!("round {round}"));
+        open = if round == 1 { sidecar.descriptors() } else { open };
+        device.pull_out();
+        sidecar.expect_status("it to be gone", is("offline"));
+        device.plug_in();
+        let since = Instant::now();
+        sidecar.expect_status("it to be back", is("online"));
+        slowest = slowest.max(since.elapsed());
+    }
+    println!("back within {slowest:?}");
+    assert_eq!(sidecar.status()["devices"]["meter"]["opens"], 51);
+    sidecar.expect_status("all descriptors to be closed", |_| sidecar.descriptors() < open + 10);
+}
+
+#[test]
+fn the_last_bytes_of_a_port_are_never_out_of_reach() {
+    let world = World::new();
+    let mut home = world.home();
+    let device = Device::at(home.path("meter"));
+    home.serial("meter", device.path(), "commands = { reply = \"60s\" }");
+    let sidecar = Sidecar::start(home);
+    sidecar.expect_status("the device", |status| status["devices"]["meter"]["state"] == "online");
+    device.line("hello");
+    world.subscriber.expect_text("telemetry", "hello");
+    // 202: no answer comes to it.
+    let answer = sidecar.request("POST", "/v1/devices/meter/command?wait=1s", "", b"STATUS").unwrap();
+    assert_eq!(answer.code, 202, "{answer:?}");
+    let trace = sidecar.request("GET", "/v1/devices/meter/trace", "", b"").unwrap();
+    let shown: Vec<(String, String)> = trace
+        .json
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (entry["direction"].as_str().unwrap().to_owned(), entry["hex"].as_str().unwrap().to_owned()))
+        .collect();
+    assert_eq!(shown, [("received".into(), "68656c6c6f0a".into()), ("sent".into(), "5354415455530a".into())]);
+    assert_eq!(sidecar.request("GET", "/v1/devices/other/trace", "", b"").unwrap().code, 404);
+    assert_eq!(sidecar.request("GET", "/v1/devices/a/b/trace", "", b"").unwrap().code, 404);
+    let printed =
+        sidecar.home.run(&["status", "--socket", sidecar.home.socket().to_str().unwrap(), "--trace", "meter"], b"");
+    let text = String::from_utf8(printed.stdout).unwrap();
+    assert!(text.contains("<- 68 65 6c 6c 6f 0a") && text.contains("-> 53 54") && text.contains("STATUS."), "{text}");
 }
 
 #[test]
