@@ -165,6 +165,34 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         });
     }
 
+    for bus in config.modbus {
+        let now_ms = host::now().wall_ms;
+        let mut device = |name: &str, kind| {
+            let (status, shown) = watch::channel(DeviceStatus::closed(kind, now_ms));
+            devices.push((name.to_owned(), shown));
+            let (_, orders) = mpsc::channel(device::ORDERS);
+            (orders, status)
+        };
+        let (orders, status) = device(&bus.name, "modbus");
+        let unit = |unit: &crate::config::modbus::Unit| {
+            let (orders, status) = device(&unit.name, "modbus-unit");
+            device::modbus::UnitWiring { orders, status }
+        };
+        let units = bus.units.iter().map(unit).collect();
+        let wiring = device::Wiring {
+            orders,
+            submissions: submissions.clone(),
+            status,
+            clock: host::now,
+            pulse: heart.pulse(format!("device {}", bus.name)),
+            stop: sources_stop.clone(),
+        };
+        sources.spawn(async move {
+            device::modbus::run(bus, wiring, units).await;
+            "device"
+        });
+    }
+
     let identity = Identity {
         instance: config.instance.clone(),
         unit: config.app.unit,

@@ -32,6 +32,9 @@ impl Config {
         for device in &self.serial {
             device.toml(&mut out);
         }
+        for bus in &self.modbus {
+            bus.toml(&mut out);
+        }
         out.table("[health]");
         out.text("interval", &duration_text(self.health.interval));
         out.0
@@ -90,17 +93,8 @@ impl Serial {
             DataBits::Eight => 8,
         };
         out.plain("data_bits", data_bits);
-        let parity = match self.parity {
-            Parity::None => "none",
-            Parity::Even => "even",
-            Parity::Odd => "odd",
-        };
-        out.text("parity", parity);
-        let stop_bits = match self.stop_bits {
-            StopBits::One => 1,
-            StopBits::Two => 2,
-        };
-        out.plain("stop_bits", stop_bits);
+        out.text("parity", self.parity.word());
+        out.plain("stop_bits", self.stop_bits.number());
         let flow = match self.flow {
             Flow::None => "none",
             Flow::Software => "software",
@@ -123,25 +117,44 @@ impl Serial {
     }
 }
 
-struct Toml(String);
+impl Parity {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Parity::None => "none",
+            Parity::Even => "even",
+            Parity::Odd => "odd",
+        }
+    }
+}
+
+impl StopBits {
+    pub(super) fn number(self) -> u8 {
+        match self {
+            StopBits::One => 1,
+            StopBits::Two => 2,
+        }
+    }
+}
+
+pub(super) struct Toml(String);
 
 impl Toml {
-    fn table(&mut self, header: &str) {
+    pub(super) fn table(&mut self, header: &str) {
         self.0.push('\n');
         self.0.push_str(header);
         self.0.push('\n');
     }
 
-    fn plain(&mut self, key: &str, value: impl Display) {
+    pub(super) fn plain(&mut self, key: &str, value: impl Display) {
         // Writing to a String can't fail.
         let _ = writeln!(self.0, "{key} = {value}");
     }
 
-    fn text(&mut self, key: &str, text: &str) {
+    pub(super) fn text(&mut self, key: &str, text: &str) {
         self.plain(key, quoted(text));
     }
 
-    fn path(&mut self, key: &str, path: &Path) {
+    pub(super) fn path(&mut self, key: &str, path: &Path) {
         self.text(key, &path.to_string_lossy());
     }
 }

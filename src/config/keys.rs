@@ -13,7 +13,7 @@ pub(super) struct Schema {
 pub(super) const ROOT: Schema = Schema {
     name: "",
     title: "at the top of the file, before the first [table]",
-    keys: &["instance", "state_dir", "runtime_dir", "app", "mqtt", "spool", "stream", "serial", "health"],
+    keys: &["instance", "state_dir", "runtime_dir", "app", "mqtt", "spool", "stream", "serial", "modbus", "health"],
 };
 pub(super) const APP: Schema = Schema { name: "app", title: "in [app]", keys: &["unit"] };
 pub(super) const MQTT: Schema = Schema {
@@ -45,9 +45,39 @@ pub(super) const FRAMING: Schema =
     Schema { name: "serial.framing", title: "in the framing of a [[serial]]", keys: &["kind", "max"] };
 pub(super) const COMMANDS: Schema =
     Schema { name: "serial.commands", title: "in the commands of a device", keys: &["allow", "rate", "ttl", "reply"] };
+pub(super) const MODBUS: Schema = Schema {
+    name: "modbus",
+    title: "in [[modbus]]",
+    keys: &["name", "path", "baud", "parity", "stop_bits", "timeout", "gap", "unit"],
+};
+pub(super) const MODBUS_UNIT: Schema = Schema {
+    name: "modbus.unit",
+    title: "in [[modbus.unit]]",
+    keys: &["name", "unit", "backoff", "max_backoff", "commands", "poll"],
+};
+pub(super) const MODBUS_POLL: Schema = Schema {
+    name: "modbus.unit.poll",
+    title: "in [[modbus.unit.poll]]",
+    keys: &[
+        "name",
+        "table",
+        "address",
+        "type",
+        "words",
+        "word_order",
+        "scale",
+        "offset",
+        "interval",
+        "publish",
+        "deadband",
+        "write",
+        "verify",
+    ],
+};
 pub(super) const HEALTH: Schema = Schema { name: "health", title: "in [health]", keys: &["interval"] };
 
-const ALL: [&Schema; 9] = [&ROOT, &APP, &MQTT, &SPOOL, &STREAM, &SERIAL, &FRAMING, &COMMANDS, &HEALTH];
+const ALL: [&Schema; 12] =
+    [&ROOT, &APP, &MQTT, &SPOOL, &STREAM, &SERIAL, &FRAMING, &COMMANDS, &MODBUS, &MODBUS_UNIT, &MODBUS_POLL, &HEALTH];
 
 /// A key, or one value of a key, that is documented and not built yet. Building it removes its line.
 struct Later {
@@ -214,7 +244,13 @@ mod tests {
     fn no_key_is_ever_missing_from_the_example() {
         let example = include_str!("../../systemd/gateway.toml");
         for key in ALL.iter().flat_map(|schema| schema.keys) {
-            let forms = [format!("#{key} = "), format!("[{key}"), format!("{{ {key} = "), format!(", {key} = ")];
+            let forms = [
+                format!("#{key} = "),
+                format!("[{key}"),
+                format!(".{key}]"),
+                format!("{{ {key} = "),
+                format!(", {key} = "),
+            ];
             assert!(forms.iter().any(|form| example.contains(form.as_str())), "{key}");
         }
     }

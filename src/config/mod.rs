@@ -4,7 +4,7 @@
 //! checks again.
 //!
 //! The way from text to this: `load` reads the files and merges them as a `tree` that knows where each value stands;
-//! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams` and `serial` say what each key may be, with
+//! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams`, `serial` and `modbus` say what each key may be, with
 //! `values` and `units` for single values and `keys` for what exists at all; `effective` prints it back as TOML.
 //!
 //! A new key: its name in `keys`, its reading in the file of its section, its printing in `effective`, its line in
@@ -14,6 +14,7 @@ mod commands;
 mod effective;
 mod keys;
 mod load;
+pub mod modbus;
 mod mqtt;
 mod problem;
 mod reader;
@@ -53,6 +54,8 @@ pub struct Config {
     pub streams: Vec<Stream>,
     /// Serial devices in the order of the file.
     pub serial: Vec<Serial>,
+    /// Modbus buses in the order of the file.
+    pub modbus: Vec<modbus::Bus>,
     /// Health reports.
     pub health: Health,
 }
@@ -173,6 +176,32 @@ pub struct Serial {
     pub payload: PayloadRule,
     /// Which commands it takes; `None`: none at all.
     pub commands: Option<Commands>,
+}
+
+impl Serial {
+    /// What its port is opened with.
+    pub fn line(&self) -> Line {
+        let Serial { path, baud, data_bits, parity, stop_bits, flow, .. } = self;
+        let (path, baud, data_bits) = (path.clone(), *baud, *data_bits);
+        Line { path, baud, data_bits, parity: *parity, stop_bits: *stop_bits, flow: *flow }
+    }
+}
+
+/// What a serial port is opened with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The device node or a link to it; may be absent.
+    pub path: PathBuf,
+    /// Bits per second, any that the kernel takes.
+    pub baud: u32,
+    /// 5 to 8.
+    pub data_bits: DataBits,
+    /// None, even or odd.
+    pub parity: Parity,
+    /// 1 or 2.
+    pub stop_bits: StopBits,
+    /// None, XON/XOFF or RTS/CTS.
+    pub flow: Flow,
 }
 
 /// `commands = { … }` of a device

@@ -10,12 +10,32 @@ use std::path::PathBuf;
 const MOST_DEVICES: usize = 64;
 const DEFAULT_MAX: usize = 1024;
 /// The longest envelope around a device's data: stream `telemetry`, 20 digits of sequence number, both flags.
-const ENVELOPE: usize = 120;
+pub(super) const ENVELOPE: usize = 120;
 const EXAMPLE_PATH: &str = "/dev/serial/by-id/usb-…";
 const EXAMPLE_FRAMING: &str = "framing = { kind = \"lines\", max = 1024 }";
 
+/// Names and paths that devices have, of whatever kind, and where they stand.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    names: BTreeMap<PathBuf, Place>,
+    paths: BTreeMap<PathBuf, Place>,
+}
+
+impl Taken {
+    /// Notes a device's name and path, and a problem if another has them. What is absent or wrong is empty here, and
+    /// was reported.
+    pub(super) fn note(&mut self, section: &Section<'_>, report: &mut Report<'_>, name: &str, path: Option<&PathBuf>) {
+        if !name.is_empty() {
+            unique(section, report, &mut self.names, "name", PathBuf::from(name));
+        }
+        if let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) {
+            unique(section, report, &mut self.paths, "path", path.clone());
+        }
+    }
+}
+
 /// Reads all devices, in the order of the files.
-pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, max_payload: usize) -> Vec<Serial> {
+pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, max_payload: usize, taken: &mut Taken) -> Vec<Serial> {
     let list = root.read(report, "serial", |value| match value {
         Value::List(list) if list.len() > MOST_DEVICES => {
             Err(format!("there are {} devices; give at most {MOST_DEVICES}", list.len()))
@@ -23,8 +43,6 @@ pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, max_payload: usi
         Value::List(list) => Ok(list),
         other => Err(format!("{} is not a list; write [[serial]] once for each device", values::show(other))),
     });
-    let mut names = BTreeMap::new();
-    let mut paths = BTreeMap::new();
     let mut devices = Vec::new();
     for (index, node) in list.into_iter().flatten().enumerate() {
         let Value::Table(table) = &node.value else {
@@ -34,13 +52,7 @@ pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, max_payload: usi
         };
         let section = Section::at(&keys::SERIAL, dotted_name(table, index), node.place, table);
         let device = device(&section, report, max_payload);
-        // What is absent or wrong is empty here, and was reported.
-        if !device.name.is_empty() {
-            unique(&section, report, &mut names, "name", PathBuf::from(&device.name));
-        }
-        if !device.path.as_os_str().is_empty() {
-            unique(&section, report, &mut paths, "path", device.path.clone());
-        }
+        taken.note(&section, report, &device.name, Some(&device.path));
         devices.push(device);
     }
     devices
@@ -81,14 +93,6 @@ fn device(section: &Section<'_>, report: &mut Report<'_>, max_payload: usize) ->
         7 => Ok(DataBits::Seven),
         _ => Ok(DataBits::Eight),
     };
-    let stop_bits = |value: &Value| match values::number(value, 1..=2, "give 1 or 2")? {
-        1 => Ok(StopBits::One),
-        _ => Ok(StopBits::Two),
-    };
-    let baud = |value: &Value| values::number(value, 1..=i64::from(u32::MAX), "give the bits per second, such as 9600");
-    let name = |value| values::name(values::text(value)?).map(str::to_owned);
-    let path = |value| values::absolute_path(values::text(value)?, EXAMPLE_PATH);
-    let parity = [("none", Parity::None), ("even", Parity::Even), ("odd", Parity::Odd)];
     let flow = [("none", Flow::None), ("software", Flow::Software), ("hardware", Flow::Hardware)];
     let payload = [
         ("auto", PayloadRule::Auto),
@@ -98,17 +102,49 @@ fn device(section: &Section<'_>, report: &mut Report<'_>, max_payload: usize) ->
     ];
     let payload = section.choice(report, "payload", &payload).unwrap_or_default();
     Serial {
-        name: section.required(report, "name", "\"meter\"", name).unwrap_or_default(),
-        path: section.required(report, "path", &values::quoted(EXAMPLE_PATH), path).unwrap_or_default(),
-        baud: section.read(report, "baud", baud).unwrap_or(9600),
+        name: name(section, report, "\"meter\""),
+        path: path(section, report),
+        baud: baud(section, report).unwrap_or(9600),
         data_bits: section.read(report, "data_bits", data_bits).unwrap_or(DataBits::Eight),
-        parity: section.choice(report, "parity", &parity).unwrap_or(Parity::None),
-        stop_bits: section.read(report, "stop_bits", stop_bits).unwrap_or(StopBits::One),
+        parity: parity(section, report).unwrap_or(Parity::None),
+        stop_bits: stop_bits(section, report),
         flow: section.choice(report, "flow", &flow).unwrap_or(Flow::None),
         framing: framing(section, report, payload, max_payload),
         payload,
         commands: commands::read(section, report),
     }
+}
+
+/// `name`; empty if it is absent or wrong.
+pub(super) fn name(section: &Section<'_>, report: &mut Report<'_>, example: &str) -> String {
+    let name = |value| values::name(values::text(value)?).map(str::to_owned);
+    section.required(report, "name", example, name).unwrap_or_default()
+}
+
+/// `path`; empty if it is absent or wrong.
+pub(super) fn path(section: &Section<'_>, report: &mut Report<'_>) -> PathBuf {
+    let path = |value| values::absolute_path(values::text(value)?, EXAMPLE_PATH);
+    section.required(report, "path", &values::quoted(EXAMPLE_PATH), path).unwrap_or_default()
+}
+
+/// `baud`
+pub(super) fn baud(section: &Section<'_>, report: &mut Report<'_>) -> Option<u32> {
+    let baud = |value: &Value| values::number(value, 1..=i64::from(u32::MAX), "give the bits per second, such as 9600");
+    section.read(report, "baud", baud)
+}
+
+/// `parity`
+pub(super) fn parity(section: &Section<'_>, report: &mut Report<'_>) -> Option<Parity> {
+    section.choice(report, "parity", &[("none", Parity::None), ("even", Parity::Even), ("odd", Parity::Odd)])
+}
+
+/// `stop_bits`
+pub(super) fn stop_bits(section: &Section<'_>, report: &mut Report<'_>) -> StopBits {
+    let stop_bits = |value: &Value| match values::number(value, 1..=2, "give 1 or 2")? {
+        1 => Ok(StopBits::One),
+        _ => Ok(StopBits::Two),
+    };
+    section.read(report, "stop_bits", stop_bits).unwrap_or(StopBits::One)
 }
 
 fn framing(device: &Section<'_>, report: &mut Report<'_>, payload: PayloadRule, max_payload: usize) -> Framing {

@@ -103,7 +103,7 @@ impl Device {
 
     /// State Closed: `Open`, or `Backoff` if that did not work.
     fn open(&mut self) -> State {
-        match port::open(&self.config) {
+        match port::open(&self.config.line()) {
             Ok(port) => {
                 self.report(DeviceState::Online, None);
                 State::Open(port)

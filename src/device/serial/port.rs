@@ -5,7 +5,7 @@
 //! from the kernel once more, after the failure only: every open of a real port moves its DTR line, which resets some
 //! boards.
 
-use crate::config::{DataBits, Flow, Parity, Serial, StopBits};
+use crate::config::{DataBits, Flow, Line, Parity, StopBits};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs;
@@ -58,7 +58,7 @@ pub enum Trouble {
 ///
 /// # Errors
 /// A [`Trouble`]; nothing is held then.
-pub fn open(config: &Serial) -> Result<SerialStream, Trouble> {
+pub fn open(config: &Line) -> Result<SerialStream, Trouble> {
     let path = config.path.as_path();
     // Looked at before it is opened: opening has side effects on things that are no serial port.
     let kind = fs::metadata(path).map_err(|error| of_io(path, &error))?.file_type();
@@ -129,7 +129,7 @@ fn probe(path: &Path) -> Result<(), Errno> {
 
 /// The first setting that the driver did not take, though it reported no error (termios(3): success means that any of
 /// the changes was carried out).
-fn refused_setting(config: &Serial, port: &SerialStream) -> Option<String> {
+fn refused_setting(config: &Line, port: &SerialStream) -> Option<String> {
     if !port.baud_rate().is_ok_and(|actual| is_near(config.baud, actual)) {
         return Some(format!("`baud = {}`", config.baud));
     }
@@ -228,18 +228,14 @@ mod tests {
         }
     }
 
-    fn config(path: &Path) -> Serial {
-        Serial {
-            name: "meter".into(),
+    fn config(path: &Path) -> Line {
+        Line {
             path: path.to_owned(),
             baud: 9600,
             data_bits: DataBits::Eight,
             parity: Parity::None,
             stop_bits: StopBits::One,
             flow: Flow::None,
-            framing: crate::config::Framing::Lines { max: 64 },
-            payload: crate::record::PayloadRule::Auto,
-            commands: None,
         }
     }
 }
