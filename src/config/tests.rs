@@ -237,11 +237,11 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "modbus = [{ name = \"a\", path = \"/dev/a\", unit = [{ name = \"a\", unit = 248 }, 5, { name = \"u\", unit = 1, poll = 5 }] }]",
-        "1:51: modbus.a.unit.a.poll: is missing; write [[modbus.unit.poll]] once for each value of this unit\n\
-         1:60: modbus.a.unit.a.name: \"a\" is taken by the device at gateway.toml:1; give each device its own name\n\
-         1:72: modbus.a.unit.a.unit: 248 is out of range; give the unit's address, 1 to 247\n\
-         1:79: modbus.a.unit[1]: 5 is not a table; write [[modbus.unit]] and its keys below\n\
-         1:114: modbus.a.unit.u.poll: 5 is not a list; write [[modbus.unit.poll]] once for each",
+        "1:50: modbus.a.unit.a.poll: is missing; write [[modbus.unit.poll]] once for each value of this unit\n\
+         1:59: modbus.a.unit.a.name: \"a\" is taken by the device at gateway.toml:1; give each device its own name\n\
+         1:71: modbus.a.unit.a.unit: 248 is out of range; give the unit's address, 1 to 247\n\
+         1:78: modbus.a.unit[1]: 5 is not a table; write [[modbus.unit]] and its keys below\n\
+         1:112: modbus.a.unit.u.poll: 5 is not a list; write [[modbus.unit.poll]] once for each",
     ),
     (
         "[[modbus]]\nname = \"bus\"\npath = \"/dev/a\"\n[[modbus.unit]]\nname = \"u\"\nunit = 1\ncommands = { reply = \"1s\" }\n\
