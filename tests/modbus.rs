@@ -20,6 +20,7 @@ use serialport::{SerialPort, TTYPort};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -37,6 +38,8 @@ enum Manner {
     Garbage,
     /// Answers after this many milliseconds.
     Late(u64),
+    /// Answers the first request when the second one comes, and from then on one each 30 ms, in order.
+    Stalled,
 }
 
 /// A frame with its CRC.
@@ -57,7 +60,9 @@ struct World {
 struct Units {
     world: Arc<Mutex<World>>,
     thread: Option<std::thread::JoinHandle<()>>,
-    port: Option<TTYPort>,
+    end: Arc<AtomicBool>,
+    /// Keeps the line from hanging up while nobody else has it open.
+    _port: TTYPort,
     path: String,
 }
 
@@ -68,11 +73,12 @@ impl Units {
         master.set_timeout(Duration::from_millis(5)).unwrap();
         let world = Arc::new(Mutex::new(World::default()));
         let (shared, manners) = (Arc::clone(&world), manners.iter().copied().collect::<BTreeMap<_, _>>());
-        // The slave's end stays open until the units are dropped; then the master reads an error.
+        let end = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&end);
         let thread = std::thread::spawn(move || {
             let (mut heard, mut late) = (Vec::new(), Vec::<(std::time::Instant, Vec<u8>)>::new());
-            let mut chunk = [0; 256];
-            loop {
+            let (mut chunk, mut stalled, mut free) = ([0; 256], None, std::time::Instant::now());
+            while !over.load(Ordering::Relaxed) {
                 late.sort_by_key(|(at, _)| *at);
                 while late.first().is_some_and(|(at, _)| *at <= std::time::Instant::now()) {
                     master.write_all(&late.remove(0).1).unwrap();
@@ -92,12 +98,22 @@ impl Units {
                         Some(Manner::Late(ms)) => {
                             late.push((std::time::Instant::now() + Duration::from_millis(*ms), answer));
                         }
+                        Some(Manner::Stalled) if stalled.is_none() => stalled = Some(answer),
+                        Some(Manner::Stalled) => {
+                            let now = std::time::Instant::now();
+                            let first = stalled.as_mut().map(std::mem::take).filter(|answer| !answer.is_empty());
+                            if let Some(first) = first {
+                                master.write_all(&first).unwrap();
+                            }
+                            free = free.max(now) + Duration::from_millis(30);
+                            late.push((free, answer));
+                        }
                         Some(Manner::Dead) | None => {}
                     }
                 }
             }
         });
-        Units { world, thread: Some(thread), port: Some(slave), path }
+        Units { world, thread: Some(thread), end, _port: slave, path }
     }
 
     fn register(&self, unit: u8, address: u16) -> u16 {
@@ -116,7 +132,7 @@ impl Units {
 
 impl Drop for Units {
     fn drop(&mut self) {
-        drop(self.port.take());
+        self.end.store(true, Ordering::Relaxed);
         let ended = self.thread.take().unwrap().join();
         assert!(ended.is_ok() || std::thread::panicking(), "the units have broken down");
     }
@@ -180,7 +196,7 @@ fn config(path: &Path, tables: &str) -> Config {
     loaded.unwrap_or_else(|problems| panic!("{problems}")).config.modbus.remove(0)
 }
 
-/// A unit with one register at `address`, of its own name.
+/// A unit and its polls.
 fn unit(name: &str, unit: u8, more: &str, polls: &str) -> String {
     format!("[[modbus.unit]]\nname = \"{name}\"\nunit = {unit}\n{more}\n{polls}")
 }
@@ -298,6 +314,23 @@ async fn a_late_answer_is_never_taken_for_another() {
         assert!(master.bus.borrow().modbus.is_some_and(|counts| counts.timeouts > 1));
         master.stop().await;
     }
+}
+
+#[tokio::test]
+async fn answers_that_were_held_up_are_never_taken_for_those_to_the_next_requests() {
+    let units = Units::start(&[(1, Manner::Stalled)]);
+    let both = poll("a", 0, "interval = \"100ms\"") + &poll("b", 500, "interval = \"100ms\"");
+    let tables = unit("slow", 1, "backoff = \"100ms\"\nmax_backoff = \"100ms\"", &both);
+    units.set(1, 0, 11);
+    units.set(1, 500, 12);
+    let mut master = Master::start(config(Path::new(&units.path), &format!("timeout = \"50ms\"\n{tables}")));
+    for _ in 0..5 {
+        let (_, data) = master.record().await;
+        for (key, value) in data.as_object().unwrap() {
+            assert_eq!(*value, json!(if key == "b" { 12 } else { 11 }), "{data}");
+        }
+    }
+    master.stop().await;
 }
 
 #[tokio::test]
