@@ -9,7 +9,8 @@
 //! was under way what became of it; what they took goes through ingest into the spool; the publisher delivers what it can within [`DRAIN`] and says good-bye; the spool is closed.
 
 use crate::api::{self, Api};
-use crate::config::Config;
+use crate::command::Order;
+use crate::config::{self, Commands, Config};
 use crate::device;
 use crate::dispatch::{self, journal};
 use crate::health::{self, Identity};
@@ -73,6 +74,36 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     // Whatever is still blocked must not keep the process from ending.
     runtime.shutdown_background();
     result
+}
+
+/// What the other flows have to know of the devices.
+#[derive(Default)]
+struct Devices {
+    /// What each says of itself.
+    shown: Vec<(String, watch::Receiver<DeviceStatus>)>,
+    /// What each allows.
+    rules: BTreeMap<String, Option<Commands>>,
+    /// Those that take commands.
+    orders_to: BTreeMap<String, mpsc::Sender<Order>>,
+}
+
+impl Devices {
+    /// A new device's ends of its channels.
+    fn add(
+        &mut self,
+        name: &str,
+        kind: &str,
+        commands: Option<&Commands>,
+    ) -> (mpsc::Receiver<Order>, watch::Sender<DeviceStatus>) {
+        let (status, shown) = watch::channel(DeviceStatus::closed(kind, host::now().wall_ms));
+        let (to_device, orders) = mpsc::channel(device::ORDERS);
+        self.shown.push((name.to_owned(), shown));
+        self.rules.insert(name.to_owned(), commands.cloned());
+        if commands.is_some() {
+            self.orders_to.insert(name.to_owned(), to_device);
+        }
+        (orders, status)
+    }
 }
 
 /// The flows that run, each with what stops it.
@@ -163,18 +194,9 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         Err(error) => tracing::error!("there is no local API: {error}"),
     }
 
-    let mut devices = Vec::new();
-    // Every device with what it allows, and those that take commands with their order channels.
-    let (mut rules, mut orders_to) = (BTreeMap::new(), BTreeMap::new());
+    let mut devices = Devices::default();
     for serial in config.serial {
-        let now_ms = host::now().wall_ms;
-        let (status, shown) = watch::channel(DeviceStatus::closed("serial", now_ms));
-        devices.push((serial.name.clone(), shown));
-        let (to_device, orders) = mpsc::channel(device::ORDERS);
-        if serial.commands.is_some() {
-            orders_to.insert(serial.name.clone(), to_device);
-        }
-        rules.insert(serial.name.clone(), serial.commands.clone());
+        let (orders, status) = devices.add(&serial.name, "serial", serial.commands.as_ref());
         let wiring = device::Wiring {
             orders,
             traces: asked.remove(&serial.name).unwrap_or_else(|| mpsc::channel(1).1),
@@ -189,6 +211,28 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
             "device"
         });
     }
+    for bus in config.modbus {
+        let (orders, status) = devices.add(&bus.name, "modbus", None);
+        let mut unit = |unit: &config::modbus::Unit| {
+            let (orders, status) = devices.add(&unit.name, "modbus-unit", unit.commands.as_ref());
+            device::modbus::UnitWiring { orders, status }
+        };
+        let units = bus.units.iter().map(&mut unit).collect();
+        let wiring = device::Wiring {
+            orders,
+            traces: mpsc::channel(1).1,
+            submissions: submissions.clone(),
+            status,
+            clock: host::now,
+            pulse: heart.pulse(format!("device {}", bus.name)),
+            stop: sources_stop.clone(),
+        };
+        sources.spawn(async move {
+            device::modbus::run(bus, wiring, units).await;
+            "device"
+        });
+    }
+    let Devices { shown: devices, rules, orders_to } = devices;
 
     let identity = Identity {
         instance: config.instance.clone(),

@@ -203,11 +203,11 @@ pub enum DeviceState {
 /// One device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceStatus {
-    /// What it is: `serial`, `gpio`.
+    /// What it is: `serial`, `gpio`, `modbus` (a bus), `modbus-unit`.
     pub kind: String,
     /// Whether it can be talked to.
     pub state: DeviceState,
-    /// Why it is offline, in words that say what to do.
+    /// Why it is offline, or what does not work although it is online, in words that say what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Since when it is in this state, milliseconds since 1970.
@@ -232,6 +232,24 @@ pub struct DeviceStatus {
     pub resyncs: u64,
     /// Frames whose bytes are no text (not UTF-8, or with a NUL) and travel as base64.
     pub not_text: u64,
+    /// Of a Modbus bus or unit: what became of its requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modbus: Option<ModbusStatus>,
+}
+
+/// What became of the requests to a Modbus unit, or of all requests on a bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ModbusStatus {
+    /// Requests that were sent.
+    pub requests: u64,
+    /// Requests that nothing came back to.
+    pub timeouts: u64,
+    /// Requests that something came back to that is no answer to them: a wrong CRC, part of a frame, another function.
+    pub garbled: u64,
+    /// Requests that were answered with an exception.
+    pub exceptions: u64,
+    /// Whole frames that nobody was waiting for, such as late answers: of a bus only.
+    pub strays: u64,
 }
 
 impl DeviceStatus {
@@ -251,6 +269,7 @@ impl DeviceStatus {
             damaged: 0,
             resyncs: 0,
             not_text: 0,
+            modbus: None,
         }
     }
 }

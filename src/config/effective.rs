@@ -4,7 +4,7 @@
 //! in TOML; their odd bytes come out as U+FFFD.
 
 use super::units::{duration_text, size_text};
-use super::{Config, DataBits, Flow, Parity, PayloadRule, Rs485, Serial, StopBits, Stream, Sync, WhenFull};
+use super::{Config, DataBits, Flow, Line, Parity, PayloadRule, Rs485, Serial, StopBits, Stream, Sync, WhenFull};
 use std::fmt::{Display, Write as _};
 use std::path::Path;
 
@@ -31,6 +31,9 @@ impl Config {
         }
         for device in &self.serial {
             device.toml(&mut out);
+        }
+        for bus in &self.modbus {
+            bus.toml(&mut out);
         }
         out.table("[health]");
         out.text("interval", &duration_text(self.health.interval));
@@ -77,39 +80,17 @@ impl Stream {
     }
 }
 
-impl Serial {
-    fn toml(&self, out: &mut Toml) {
-        out.table("[[serial]]");
-        out.text("name", &self.name);
+impl Line {
+    /// Where the port is.
+    pub(super) fn place(&self, out: &mut Toml) {
         match &self.usb {
             None => out.path("path", &self.path),
             Some(adapter) => out.text("usb", &adapter.to_string()),
         }
-        out.plain("baud", self.baud);
-        let data_bits = match self.data_bits {
-            DataBits::Five => 5,
-            DataBits::Six => 6,
-            DataBits::Seven => 7,
-            DataBits::Eight => 8,
-        };
-        out.plain("data_bits", data_bits);
-        let parity = match self.parity {
-            Parity::None => "none",
-            Parity::Even => "even",
-            Parity::Odd => "odd",
-        };
-        out.text("parity", parity);
-        let stop_bits = match self.stop_bits {
-            StopBits::One => 1,
-            StopBits::Two => 2,
-        };
-        out.plain("stop_bits", stop_bits);
-        let flow = match self.flow {
-            Flow::None => "none",
-            Flow::Software => "software",
-            Flow::Hardware => "hardware",
-        };
-        out.text("flow", flow);
+    }
+
+    /// What termios does not have.
+    pub(super) fn specials(&self, out: &mut Toml) {
         if let Some(rs485) = &self.rs485 {
             let Rs485 { rts_on_send, delay_before_send, delay_after_send, rx_during_tx } = rs485;
             let (before, after) = (duration_text(*delay_before_send), duration_text(*delay_after_send));
@@ -122,6 +103,32 @@ impl Serial {
             );
         }
         out.plain("low_latency", self.low_latency);
+    }
+}
+
+impl Serial {
+    fn toml(&self, out: &mut Toml) {
+        out.table("[[serial]]");
+        out.text("name", &self.name);
+        let line = self.line();
+        line.place(out);
+        out.plain("baud", self.baud);
+        let data_bits = match self.data_bits {
+            DataBits::Five => 5,
+            DataBits::Six => 6,
+            DataBits::Seven => 7,
+            DataBits::Eight => 8,
+        };
+        out.plain("data_bits", data_bits);
+        out.text("parity", self.parity.word());
+        out.plain("stop_bits", self.stop_bits.number());
+        let flow = match self.flow {
+            Flow::None => "none",
+            Flow::Software => "software",
+            Flow::Hardware => "hardware",
+        };
+        out.text("flow", flow);
+        line.specials(out);
         for (key, level) in [("dtr", self.dtr), ("rts", self.rts)] {
             if let Some(level) = level {
                 out.plain(key, level);
@@ -141,25 +148,44 @@ impl Serial {
     }
 }
 
-struct Toml(String);
+impl Parity {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Parity::None => "none",
+            Parity::Even => "even",
+            Parity::Odd => "odd",
+        }
+    }
+}
+
+impl StopBits {
+    pub(super) fn number(self) -> u8 {
+        match self {
+            StopBits::One => 1,
+            StopBits::Two => 2,
+        }
+    }
+}
+
+pub(super) struct Toml(String);
 
 impl Toml {
-    fn table(&mut self, header: &str) {
+    pub(super) fn table(&mut self, header: &str) {
         self.0.push('\n');
         self.0.push_str(header);
         self.0.push('\n');
     }
 
-    fn plain(&mut self, key: &str, value: impl Display) {
+    pub(super) fn plain(&mut self, key: &str, value: impl Display) {
         // Writing to a String can't fail.
         let _ = writeln!(self.0, "{key} = {value}");
     }
 
-    fn text(&mut self, key: &str, text: &str) {
+    pub(super) fn text(&mut self, key: &str, text: &str) {
         self.plain(key, quoted(text));
     }
 
-    fn path(&mut self, key: &str, path: &Path) {
+    pub(super) fn path(&mut self, key: &str, path: &Path) {
         self.text(key, &path.to_string_lossy());
     }
 }

@@ -23,7 +23,7 @@ pub const MAX_DELIMITER: usize = 8;
 
 const DEFAULT_MAX: usize = 1024;
 /// The longest envelope around a device's data: stream `telemetry`, 20 digits of sequence number, both flags.
-const ENVELOPE: usize = 120;
+pub(super) const ENVELOPE: usize = 120;
 const EXAMPLE: &str = "framing = { kind = \"lines\", max = 1024 }";
 /// Below this a timer's own inaccuracy counts; above it nobody would wait for a record.
 const SILENCES: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);

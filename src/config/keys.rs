@@ -13,7 +13,7 @@ pub(super) struct Schema {
 pub(super) const ROOT: Schema = Schema {
     name: "",
     title: "at the top of the file, before the first [table]",
-    keys: &["instance", "state_dir", "runtime_dir", "app", "mqtt", "spool", "stream", "serial", "health"],
+    keys: &["instance", "state_dir", "runtime_dir", "app", "mqtt", "spool", "stream", "serial", "modbus", "health"],
 };
 pub(super) const APP: Schema = Schema { name: "app", title: "in [app]", keys: &["unit"] };
 pub(super) const MQTT: Schema = Schema {
@@ -94,9 +94,52 @@ pub(super) const RS485: Schema = Schema {
 };
 pub(super) const COMMANDS: Schema =
     Schema { name: "serial.commands", title: "in the commands of a device", keys: &["allow", "rate", "ttl", "reply"] };
+pub(super) const MODBUS: Schema = Schema {
+    name: "modbus",
+    title: "in [[modbus]]",
+    keys: &["name", "path", "usb", "baud", "parity", "stop_bits", "rs485", "low_latency", "timeout", "gap", "unit"],
+};
+pub(super) const MODBUS_UNIT: Schema = Schema {
+    name: "modbus.unit",
+    title: "in [[modbus.unit]]",
+    keys: &["name", "unit", "backoff", "max_backoff", "commands", "poll"],
+};
+pub(super) const MODBUS_POLL: Schema = Schema {
+    name: "modbus.unit.poll",
+    title: "in [[modbus.unit.poll]]",
+    keys: &[
+        "name",
+        "table",
+        "address",
+        "type",
+        "words",
+        "word_order",
+        "scale",
+        "offset",
+        "interval",
+        "publish",
+        "deadband",
+        "write",
+        "verify",
+    ],
+};
 pub(super) const HEALTH: Schema = Schema { name: "health", title: "in [health]", keys: &["interval"] };
 
-const ALL: [&Schema; 10] = [&ROOT, &APP, &MQTT, &SPOOL, &STREAM, &SERIAL, &RS485, &FRAMING, &COMMANDS, &HEALTH];
+const ALL: [&Schema; 13] = [
+    &ROOT,
+    &APP,
+    &MQTT,
+    &SPOOL,
+    &STREAM,
+    &SERIAL,
+    &RS485,
+    &FRAMING,
+    &COMMANDS,
+    &MODBUS,
+    &MODBUS_UNIT,
+    &MODBUS_POLL,
+    &HEALTH,
+];
 
 /// A key, or one value of a key, that is documented and not built yet. Building it removes its line.
 struct Later {
@@ -270,6 +313,7 @@ mod tests {
                 format!("{{ {key} = "),
                 format!(", {key} = "),
                 format!(": {key} = "),
+                format!(".{key}]"),
             ];
             assert!(forms.iter().any(|form| example.contains(form.as_str())), "{key}");
         }

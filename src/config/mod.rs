@@ -4,8 +4,8 @@
 //! checks again.
 //!
 //! The way from text to this: `load` reads the files and merges them as a `tree` that knows where each value stands;
-//! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams`, `serial` and `framing` say what each key
-//! may be, with `values` and `units` for single values and `keys` for what exists at all; `effective` prints it back as
+//! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams`, `serial`, `framing`, `port` and `modbus` say what each
+//! key may be, with `values` and `units` for single values and `keys` for what exists at all; `effective` prints it back as
 //! TOML.
 //!
 //! A new key: its name in `keys`, its reading in the file of its section, its printing in `effective`, its line in
@@ -16,6 +16,7 @@ mod effective;
 mod framing;
 mod keys;
 mod load;
+pub mod modbus;
 mod mqtt;
 mod port;
 mod problem;
@@ -57,6 +58,8 @@ pub struct Config {
     pub streams: Vec<Stream>,
     /// Serial devices in the order of the file.
     pub serial: Vec<Serial>,
+    /// Modbus buses in the order of the file.
+    pub modbus: Vec<modbus::Bus>,
     /// Health reports.
     pub health: Health,
 }
@@ -188,6 +191,42 @@ pub struct Serial {
     pub payload: PayloadRule,
     /// Which commands it takes; `None`: none at all.
     pub commands: Option<Commands>,
+}
+
+impl Serial {
+    /// What its port is opened with.
+    pub fn line(&self) -> Line {
+        Line {
+            path: self.path.clone(),
+            usb: self.usb.clone(),
+            baud: self.baud,
+            data_bits: self.data_bits,
+            parity: self.parity,
+            stop_bits: self.stop_bits,
+            flow: self.flow,
+            rs485: self.rs485.clone(),
+            low_latency: self.low_latency,
+            dtr: self.dtr,
+            rts: self.rts,
+        }
+    }
+}
+
+/// What a serial port is opened with; see [`Serial`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Line {
+    pub path: PathBuf,
+    pub usb: Option<UsbId>,
+    pub baud: u32,
+    pub data_bits: DataBits,
+    pub parity: Parity,
+    pub stop_bits: StopBits,
+    pub flow: Flow,
+    pub rs485: Option<Rs485>,
+    pub low_latency: bool,
+    pub dtr: Option<bool>,
+    pub rts: Option<bool>,
 }
 
 /// `usb = "VENDOR:PRODUCT"` or `"VENDOR:PRODUCT:SERIAL"`: a USB adapter by what it says of itself.

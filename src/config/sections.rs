@@ -2,7 +2,7 @@
 
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
-use super::{App, Config, Health, Spool, Surroundings, Sync, keys, mqtt, serial, streams, values};
+use super::{App, Config, Health, Spool, Surroundings, Sync, keys, modbus, mqtt, serial, streams, values};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,10 +33,12 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
     let mqtt = mqtt::read(&root, report, context, &instance);
     let spool_section = root.section(report, &keys::SPOOL, "spool", "[spool] and its keys below");
     let spool = spool(&spool_section, report);
+    let mut taken = serial::Taken::default();
     Config {
         app: app(&root, report),
         streams: streams::read(&root, report, &spool_section, spool.segment_bytes),
-        serial: serial::read(&root, report, mqtt.max_payload),
+        serial: serial::read(&root, report, mqtt.max_payload, &mut taken),
+        modbus: modbus::read(&root, report, mqtt.max_payload, &mut taken),
         health: health(&root, report),
         instance,
         state_dir,

@@ -286,7 +286,7 @@ const WRONG: &[(&str, &str)] = &[
     (
         "\"\\u001b[31m\" = 1",
         "1:1: \"\\u{1b}[31m\": unknown key; there are instance, state_dir, runtime_dir, app, mqtt, spool, stream, serial, \
-         health",
+         modbus, health",
     ),
     // The design's, not built yet.
     (
@@ -295,6 +295,57 @@ const WRONG: &[(&str, &str)] = &[
          4:11: mqtt.version: \"5\" is not supported by this version of pillion yet; use \"3.1.1\"\n\
          5:1: mqtt.ca_file: is not supported by this version of pillion yet; remove it\n\
          6:3: gpio: is not supported by this version of pillion yet; remove it",
+    ),
+    // Modbus.
+    (
+        "[[modbus]]\nname = \"bus\"\npath = \"/dev/a\"\ngap = \"1ms\"\ndata_bits = 7",
+        "1:1: modbus.bus.unit: is missing; write [[modbus.unit]] once for each unit on this bus\n\
+         4:7: modbus.bus.gap: is shorter than the standard's 3.5 characters, 2005 µs; give more or remove the line\n\
+         5:1: modbus.bus.data_bits: unknown key; it belongs in [[serial]]",
+    ),
+    (
+        "modbus = [{ name = \"a\", path = \"/dev/a\", unit = [{ name = \"a\", unit = 248 }, 5, { name = \"u\", unit = 1, poll = 5 }] }]",
+        "1:50: modbus.a.unit.a.poll: is missing; write [[modbus.unit.poll]] once for each value of this unit\n\
+         1:59: modbus.a.unit.a.name: \"a\" is taken by the device at gateway.toml:1; give each device its own name\n\
+         1:71: modbus.a.unit.a.unit: 248 is out of range; give the unit's address, 1 to 247\n\
+         1:78: modbus.a.unit[1]: 5 is not a table; write [[modbus.unit]] and its keys below\n\
+         1:112: modbus.a.unit.u.poll: 5 is not a list; write [[modbus.unit.poll]] once for each",
+    ),
+    (
+        "[[modbus]]\nname = \"bus\"\npath = \"/dev/a\"\n[[modbus.unit]]\nname = \"u\"\nunit = 1\ncommands = { reply = \"1s\" }\n\
+         [[modbus.unit.poll]]\nname = \"a\"\ntable = \"input\"\naddress = 65535\ntype = \"u32\"\nwrite = true\n\
+         [[modbus.unit.poll]]\nname = \"a\"\ntable = \"coil\"\naddress = 65536\nscale = 2\npublish = \"change\"\ndeadband = 1\n\
+         [[modbus.unit.poll]]\nname = \"s\"\ntable = \"holding\"\naddress = 1\ntype = \"string\"\nverify = true\n\
+         [[modbus.unit.poll]]\nname = \"n\"\ntable = \"holding\"\naddress = 2\nscale = 0\nwords = 2\ndeadband = 1\ntype = \"bool\"",
+        "7:12: modbus.bus.unit.u.commands.reply: a unit's answer is awaited anyway, for the timeout of its bus; remove it\n\
+         11:11: modbus.bus.unit.u.poll.a.address: 65535 and the 1 behind it go beyond 65535, the last address; give at \
+         most 65534\n\
+         13:9: modbus.bus.unit.u.poll.a.write: table \"input\" can only be read; remove it, or give another table\n\
+         15:8: modbus.bus.unit.u.poll.a.name: \"a\" is the name of the poll at gateway.toml:9; give each poll of a unit \
+         its own\n\
+         17:11: modbus.bus.unit.u.poll.a.address: 65536 is out of range; give the address as the protocol counts, 0 to \
+         65535 (register 40001 of a manual is often holding 0)\n\
+         18:9: modbus.bus.unit.u.poll.a.scale: is for numbers only; remove it\n\
+         20:12: modbus.bus.unit.u.poll.a.deadband: is for numbers only; remove it\n\
+         21:1: modbus.bus.unit.u.poll.s.words: is missing; give one, such as words = 8\n\
+         26:10: modbus.bus.unit.u.poll.s.verify: is about what is written; give write = true too, or remove it\n\
+         31:9: modbus.bus.unit.u.poll.n.scale: 0 is out of range; give a number from 1e-9 to 1e9, or a negative one, such \
+         as 0.1\n\
+         32:9: modbus.bus.unit.u.poll.n.words: is the length of a string; remove it, every other type has its own\n\
+         33:12: modbus.bus.unit.u.poll.n.deadband: is for publish = \"change\" only; give that too, or remove it\n\
+         34:8: modbus.bus.unit.u.poll.n.type: \"bool\" is for coils and discrete inputs, not for table \"holding\"; give \
+         \"u16\"",
+    ),
+    (
+        "[[modbus]]\nname = \"bus\"\npath = \"/dev/a\"\n[[modbus.unit]]\nname = \"u\"\nunit = 1\n\
+         poll = [{ name = \"a\", table = \"holding\", address = 1, write = true }]\n\
+         [[modbus.unit]]\nname = \"v\"\nunit = 1\ncommands = {}\npoll = [{ name = \"a\", table = \"holding\", address = 1 }]",
+        "4:1: modbus.bus.unit.u.commands: is missing, and a poll has write = true; write commands = {} to take commands for \
+         it\n\
+         10:8: modbus.bus.unit.v.unit: 1 is the address of the unit at gateway.toml:6; give each unit of a bus its own, or \
+         give all polls to one unit\n\
+         11:12: modbus.bus.unit.v.commands: none of its polls may be written; give write = true to those that may, or \
+         remove it",
     ),
     // Syntax.
     (
@@ -560,6 +611,15 @@ fn the_example_never_fails_the_check_and_never_shows_another_default() {
     let Some(Commands { rate: 10, ttl, .. }) = &commands else { panic!("{commands:?}") };
     assert_eq!(*ttl, Duration::from_secs(60));
     assert_eq!(all.serial[0], Serial { path, commands, rs485, dtr, rts, ..minimal.serial[0].clone() });
+    let minimal = "modbus = [{ name = \"bus1\", path = \"/dev/a\", unit = [{ name = \"inverter1\", unit = 1, poll = [{ name = \
+                   \"power\", table = \"input\", address = 100 }] }] }]";
+    let (shown, minimal) = (&all.modbus[0], &parsed(minimal).unwrap().config.modbus[0]);
+    let line = Line { path: shown.line.path.clone(), ..minimal.line.clone() };
+    assert_eq!((&shown.line, shown.timeout), (&line, minimal.timeout));
+    let (unit, default) = (&shown.units[0], &minimal.units[0]);
+    assert_eq!((unit.backoff, unit.max_backoff), (default.backoff, default.max_backoff));
+    let (poll, default) = (&unit.polls[0], &default.polls[0]);
+    assert_eq!((poll.interval, poll.word_order, poll.offset), (default.interval, default.word_order, default.offset));
 }
 
 #[test]
@@ -588,6 +648,14 @@ fn check_round_trip(text: &str) {
 fn the_effective_configuration_never_reads_differently() {
     check_round_trip("");
     check_round_trip(include_str!("../../systemd/gateway.toml"));
+    check_round_trip(
+        "[[modbus]]\nname = \"bus\"\nusb = \"0403:6001\"\nrs485 = {}\nlow_latency = true\ngap = \"9ms\"\n\
+         [[modbus.unit]]\nname = \"u\"\nunit = 7\ncommands = {}\n\
+         [[modbus.unit.poll]]\nname = \"a\"\ntable = \"holding\"\naddress = 9\ntype = \"f32\"\nword_order = \"little\"\n\
+         scale = -0.25\noffset = 1e3\ninterval = \"90ms\"\npublish = \"change\"\ndeadband = 0.5\nwrite = true\nverify = true\n\
+         [[modbus.unit.poll]]\nname = \"s\"\ntable = \"input\"\naddress = 0\ntype = \"string\"\nwords = 3\n\
+         [[modbus.unit.poll]]\nname = \"c\"\ntable = \"coil\"\naddress = 65535",
+    );
     check_round_trip(
         "[[serial]]\nname = \"a\"\nusb = \"0403:6001:A 1\"\ndtr = false\nrts = true\nlow_latency = true\n\
          rs485 = { rts_on_send = false, delay_before_send = \"2ms\", rx_during_tx = true }\n\

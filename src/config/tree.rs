@@ -1,7 +1,7 @@
 //! A TOML document as a tree of owned values that know where they stand, and how several become one.
 //!
-//! Merging: tables key by key, the later file wins; `[[serial]]` entries are appended, except one whose `name` an
-//! earlier file has, which overrides that entry key by key. Every value keeps the place where it was written.
+//! Merging: tables key by key, the later file wins; `[[serial]]` and `[[modbus]]` entries are appended, except one whose
+//! `name` an earlier file has, which overrides that entry key by key. Every value keeps the place where it was written.
 
 use std::collections::BTreeMap;
 use toml::Spanned;
@@ -92,17 +92,27 @@ fn node(file: usize, spanned: Spanned<DeValue<'_>>, owner: usize, depth: usize) 
     Node { place: Place { file, offset: Some(start) }, value }
 }
 
-/// Merges `later` into `base`. A `serial` that is no list of devices stays or comes, so that it is reported.
+/// Lists of devices that have names.
+const DEVICES: [&str; 2] = ["serial", "modbus"];
+
+/// Merges `later` into `base`. A list of devices that is none stays or comes, so that it is reported.
 pub(super) fn merge(base: &mut Table, mut later: Table) {
-    let devices = later.remove("serial");
+    let devices = DEVICES.map(|key| (key, later.remove(key)));
     merge_tables(base, later);
-    let Some(devices) = devices else { return };
-    match (base.get_mut("serial").map(|entry| &mut entry.node.value), devices) {
+    for (key, devices) in devices {
+        if let Some(devices) = devices {
+            merge_list(base, key, devices);
+        }
+    }
+}
+
+fn merge_list(base: &mut Table, key: &str, devices: Entry) {
+    match (base.get_mut(key).map(|entry| &mut entry.node.value), devices) {
         (Some(Value::List(known)), Entry { node: Node { value: Value::List(more), .. }, .. }) => {
             merge_devices(known, more);
         }
         (Some(Value::List(_)) | None, devices) => {
-            base.insert("serial".to_owned(), devices);
+            base.insert(key.to_owned(), devices);
         }
         (Some(_), _) => {}
     }

@@ -127,7 +127,7 @@ impl Device {
 
     /// State Closed: `Open`, or `Backoff` if that did not work.
     fn open(&mut self) -> State {
-        match port::open(&self.config) {
+        match port::open(&self.config.line()) {
             Ok(port) => {
                 self.report(DeviceState::Online, None);
                 self.has_spoken = false;
@@ -177,7 +177,7 @@ impl Device {
     async fn wait(&mut self) -> Option<State> {
         let delay = tokio::time::sleep(self.backoff.next(fastrand::f64()));
         tokio::pin!(delay);
-        let mut arrival = Arrival::watch(&port::places(&self.config));
+        let mut arrival = Arrival::watch(&port::places(&self.config.line()));
         // A bad plug comes and goes.
         let pause = if self.has_spoken { Duration::ZERO } else { FIRST_DELAY };
         let earliest = Instant::now() + pause;

@@ -6,7 +6,7 @@
 //! boards.
 
 use super::{ioctl, usb};
-use crate::config::{DataBits, Flow, Parity, Serial, StopBits, UsbId};
+use crate::config::{DataBits, Flow, Line, Parity, StopBits, UsbId};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs;
@@ -62,7 +62,7 @@ pub enum Trouble {
 ///
 /// # Errors
 /// A [`Trouble`]; nothing is held then.
-pub fn open(config: &Serial) -> Result<SerialStream, Trouble> {
+pub fn open(config: &Line) -> Result<SerialStream, Trouble> {
     let path = &path_of(config)?;
     // Looked at before it is opened: opening has side effects on things that are no serial port.
     let kind = fs::metadata(path).map_err(|error| of_io(path, &error))?.file_type();
@@ -84,7 +84,7 @@ pub fn open(config: &Serial) -> Result<SerialStream, Trouble> {
 }
 
 /// Where the port is now.
-fn path_of(config: &Serial) -> Result<PathBuf, Trouble> {
+fn path_of(config: &Line) -> Result<PathBuf, Trouble> {
     let Some(adapter) = &config.usb else { return Ok(config.path.clone()) };
     match usb::find(Path::new("/sys"), Path::new("/dev"), adapter) {
         Ok(Some(path)) => Ok(path),
@@ -94,7 +94,7 @@ fn path_of(config: &Serial) -> Result<PathBuf, Trouble> {
 }
 
 /// Where it may appear.
-pub(super) fn places(config: &Serial) -> Vec<PathBuf> {
+pub fn places(config: &Line) -> Vec<PathBuf> {
     if config.usb.is_some() {
         return vec!["/dev/ttyUSB0".into()];
     }
@@ -103,7 +103,7 @@ pub(super) fn places(config: &Serial) -> Vec<PathBuf> {
 }
 
 /// What the driver refuses of the settings that termios does not have.
-fn special_settings(config: &Serial, port: &mut SerialStream) -> Option<String> {
+fn special_settings(config: &Line, port: &mut SerialStream) -> Option<String> {
     let refused = |key: &str, error: &dyn std::fmt::Display| Some(format!("`{key}` ({error})"));
     if let Some(Err(error)) = config.rs485.as_ref().map(|rs485| ioctl::set_rs485(&*port, rs485)) {
         return refused("rs485", &error);
@@ -118,7 +118,8 @@ fn special_settings(config: &Serial, port: &mut SerialStream) -> Option<String> 
         && let Err(error) = ioctl::set_low_latency(&*port)
     {
         // Slower, and good for all else.
-        tracing::warn!(device = config.name, "device {}: low_latency can't be set: {error}", config.name);
+        let path = config.path.display();
+        tracing::warn!(%path, "low_latency of {path} can't be set: {error}");
     }
     None
 }
@@ -174,7 +175,7 @@ fn probe(path: &Path) -> Result<(), Errno> {
 
 /// The first setting that the driver did not take, though it reported no error (termios(3): success means that any of
 /// the changes was carried out).
-fn refused_setting(config: &Serial, path: &Path, port: &SerialStream) -> Option<String> {
+fn refused_setting(config: &Line, path: &Path, port: &SerialStream) -> Option<String> {
     if !port.baud_rate().is_ok_and(|actual| is_near(config.baud, actual)) {
         return Some(format!("`baud = {}`", config.baud));
     }
@@ -273,9 +274,8 @@ mod tests {
         }
     }
 
-    fn config(path: &Path) -> Serial {
-        Serial {
-            name: "meter".into(),
+    fn config(path: &Path) -> Line {
+        Line {
             path: path.to_owned(),
             usb: None,
             rs485: None,
@@ -287,9 +287,6 @@ mod tests {
             parity: Parity::None,
             stop_bits: StopBits::One,
             flow: Flow::None,
-            framing: crate::config::Framing::lines(64),
-            payload: crate::record::PayloadRule::Auto,
-            commands: None,
         }
     }
 }
