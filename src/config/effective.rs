@@ -32,6 +32,9 @@ impl Config {
         for device in &self.serial {
             device.toml(&mut out);
         }
+        for line in &self.gpio {
+            line.toml(&mut out);
+        }
         out.table("[health]");
         out.text("interval", &duration_text(self.health.interval));
         out.0
@@ -123,21 +126,22 @@ impl Serial {
     }
 }
 
-struct Toml(String);
+/// The text so far.
+pub(super) struct Toml(String);
 
 impl Toml {
-    fn table(&mut self, header: &str) {
+    pub(super) fn table(&mut self, header: &str) {
         self.0.push('\n');
         self.0.push_str(header);
         self.0.push('\n');
     }
 
-    fn plain(&mut self, key: &str, value: impl Display) {
+    pub(super) fn plain(&mut self, key: &str, value: impl Display) {
         // Writing to a String can't fail.
         let _ = writeln!(self.0, "{key} = {value}");
     }
 
-    fn text(&mut self, key: &str, text: &str) {
+    pub(super) fn text(&mut self, key: &str, text: &str) {
         self.plain(key, quoted(text));
     }
 

@@ -13,7 +13,7 @@ pub(super) struct Schema {
 pub(super) const ROOT: Schema = Schema {
     name: "",
     title: "at the top of the file, before the first [table]",
-    keys: &["instance", "state_dir", "runtime_dir", "app", "mqtt", "spool", "stream", "serial", "health"],
+    keys: &["instance", "state_dir", "runtime_dir", "app", "mqtt", "spool", "stream", "serial", "gpio", "health"],
 };
 pub(super) const APP: Schema = Schema { name: "app", title: "in [app]", keys: &["unit"] };
 pub(super) const MQTT: Schema = Schema {
@@ -45,9 +45,32 @@ pub(super) const FRAMING: Schema =
     Schema { name: "serial.framing", title: "in the framing of a [[serial]]", keys: &["kind", "max"] };
 pub(super) const COMMANDS: Schema =
     Schema { name: "serial.commands", title: "in the commands of a device", keys: &["allow", "rate", "ttl", "reply"] };
+pub(super) const GPIO: Schema = Schema {
+    name: "gpio",
+    title: "in [[gpio]]",
+    keys: &[
+        "name",
+        "chip",
+        "line",
+        "direction",
+        "bias",
+        "active_low",
+        "edge",
+        "debounce",
+        "counter",
+        "initial",
+        "safe",
+        "safe_after",
+        "hold",
+        "commands",
+    ],
+};
+pub(super) const COUNTER: Schema =
+    Schema { name: "gpio.counter", title: "in the counter of a [[gpio]]", keys: &["interval"] };
 pub(super) const HEALTH: Schema = Schema { name: "health", title: "in [health]", keys: &["interval"] };
 
-const ALL: [&Schema; 9] = [&ROOT, &APP, &MQTT, &SPOOL, &STREAM, &SERIAL, &FRAMING, &COMMANDS, &HEALTH];
+const ALL: [&Schema; 11] =
+    [&ROOT, &APP, &MQTT, &SPOOL, &STREAM, &SERIAL, &FRAMING, &COMMANDS, &GPIO, &COUNTER, &HEALTH];
 
 /// A key, or one value of a key, that is documented and not built yet. Building it removes its line.
 struct Later {
@@ -68,7 +91,6 @@ const fn value(table: &'static str, key: &'static str, value: &'static str, mean
 }
 
 const LATER: &[Later] = &[
-    key("", "gpio", "remove it"),
     key("app", "logs", "remove it"),
     key("app", "log_level", "remove it"),
     key("app", "heartbeat_timeout", "remove it"),

@@ -1,8 +1,9 @@
 //! From the merged tree to the result: the small sections, and the whole.
 
+use super::devices::Names;
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
-use super::{App, Config, Health, Spool, Surroundings, Sync, keys, mqtt, serial, streams, values};
+use super::{App, Config, Health, Spool, Surroundings, Sync, gpio, keys, mqtt, serial, streams, values};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,10 +34,12 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
     let mqtt = mqtt::read(&root, report, context, &instance);
     let spool_section = root.section(report, &keys::SPOOL, "spool", "[spool] and its keys below");
     let spool = spool(&spool_section, report);
+    let mut names = Names::default();
     Config {
         app: app(&root, report),
         streams: streams::read(&root, report, &spool_section, spool.segment_bytes),
-        serial: serial::read(&root, report, mqtt.max_payload),
+        serial: serial::read(&root, report, mqtt.max_payload, &mut names),
+        gpio: gpio::read(&root, report, &mut names),
         health: health(&root, report),
         instance,
         state_dir,

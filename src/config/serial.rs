@@ -1,13 +1,11 @@
 //! `[[serial]]`: the devices.
 
+use super::devices::{Names, Taken, sections};
 use super::reader::{Report, Section};
-use super::tree::{Place, Table, Value};
+use super::tree::Value;
 use super::units::size_text;
 use super::{DataBits, Flow, Framing, MAX_FRAME, Parity, PayloadRule, Serial, StopBits, commands, keys, values};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-const MOST_DEVICES: usize = 64;
 const DEFAULT_MAX: usize = 1024;
 /// The longest envelope around a device's data: stream `telemetry`, 20 digits of sequence number, both flags.
 const ENVELOPE: usize = 120;
@@ -15,62 +13,20 @@ const EXAMPLE_PATH: &str = "/dev/serial/by-id/usb-…";
 const EXAMPLE_FRAMING: &str = "framing = { kind = \"lines\", max = 1024 }";
 
 /// Reads all devices, in the order of the files.
-pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, max_payload: usize) -> Vec<Serial> {
-    let list = root.read(report, "serial", |value| match value {
-        Value::List(list) if list.len() > MOST_DEVICES => {
-            Err(format!("there are {} devices; give at most {MOST_DEVICES}", list.len()))
-        }
-        Value::List(list) => Ok(list),
-        other => Err(format!("{} is not a list; write [[serial]] once for each device", values::show(other))),
-    });
-    let mut names = BTreeMap::new();
-    let mut paths = BTreeMap::new();
+pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, max_payload: usize, names: &mut Names) -> Vec<Serial> {
+    let mut paths = Taken::default();
     let mut devices = Vec::new();
-    for (index, node) in list.into_iter().flatten().enumerate() {
-        let Value::Table(table) = &node.value else {
-            let message = format!("{} is not a table; write [[serial]] and its keys below", values::show(&node.value));
-            report.problem(node.place, format!("serial[{index}]"), message);
-            continue;
-        };
-        let section = Section::at(&keys::SERIAL, dotted_name(table, index), node.place, table);
+    for section in sections(root, report, &keys::SERIAL, "serial") {
         let device = device(&section, report, max_payload);
-        // What is absent or wrong is empty here, and was reported.
-        if !device.name.is_empty() {
-            unique(&section, report, &mut names, "name", PathBuf::from(&device.name));
-        }
+        names.claim(&section, report, &device.name);
+        // One that is absent or wrong is empty here, and was reported.
         if !device.path.as_os_str().is_empty() {
-            unique(&section, report, &mut paths, "path", device.path.clone());
+            // Paths compare by their parts: `//` and `/./` make no difference.
+            paths.claim(&section, report, "path", device.path.clone(), &device.path.to_string_lossy());
         }
         devices.push(device);
     }
     devices
-}
-
-/// `serial.NAME`, or `serial[N]` (from 0) where the name is missing or wrong.
-fn dotted_name(table: &Table, index: usize) -> String {
-    match table.get("name").map(|entry| &entry.node.value) {
-        Some(Value::Text(name)) if values::name(name).is_ok() => format!("serial.{name}"),
-        _ => format!("serial[{index}]"),
-    }
-}
-
-/// Notes a name or path that another device has. Paths compare by their parts: `//` and `/./` make no difference.
-fn unique(
-    section: &Section<'_>,
-    report: &mut Report<'_>,
-    seen: &mut BTreeMap<PathBuf, Place>,
-    key: &str,
-    value: PathBuf,
-) {
-    let place = section.place(key);
-    let shown = values::quoted(&value.to_string_lossy());
-    let Some(first) = seen.get(&value) else {
-        seen.insert(value, place);
-        return;
-    };
-    let first = report.where_is(*first);
-    let message = format!("{shown} is taken by the device at {first}; give each device its own {key}");
-    report.problem(place, section.key(key), message);
 }
 
 fn device(section: &Section<'_>, report: &mut Report<'_>, max_payload: usize) -> Serial {

@@ -1,7 +1,7 @@
 //! A TOML document as a tree of owned values that know where they stand, and how several become one.
 //!
-//! Merging: tables key by key, the later file wins; `[[serial]]` entries are appended, except one whose `name` an
-//! earlier file has, which overrides that entry key by key. Every value keeps the place where it was written.
+//! Merging: tables key by key, the later file wins; `[[serial]]` and `[[gpio]]` entries are appended, except one whose
+//! `name` an earlier file has in its list, which overrides that entry key by key. Every value keeps the place where it was written.
 
 use std::collections::BTreeMap;
 use toml::Spanned;
@@ -92,19 +92,24 @@ fn node(file: usize, spanned: Spanned<DeValue<'_>>, owner: usize, depth: usize) 
     Node { place: Place { file, offset: Some(start) }, value }
 }
 
-/// Merges `later` into `base`. A `serial` that is no list of devices stays or comes, so that it is reported.
+/// The lists of devices.
+const DEVICES: [&str; 2] = ["serial", "gpio"];
+
+/// Merges `later` into `base`. A list of devices that is no list stays or comes, so that it is reported.
 pub(super) fn merge(base: &mut Table, mut later: Table) {
-    let devices = later.remove("serial");
+    let lists = DEVICES.map(|kind| (kind, later.remove(kind)));
     merge_tables(base, later);
-    let Some(devices) = devices else { return };
-    match (base.get_mut("serial").map(|entry| &mut entry.node.value), devices) {
-        (Some(Value::List(known)), Entry { node: Node { value: Value::List(more), .. }, .. }) => {
-            merge_devices(known, more);
+    for (kind, devices) in lists {
+        let Some(devices) = devices else { continue };
+        match (base.get_mut(kind).map(|entry| &mut entry.node.value), devices) {
+            (Some(Value::List(known)), Entry { node: Node { value: Value::List(more), .. }, .. }) => {
+                merge_devices(known, more);
+            }
+            (Some(Value::List(_)) | None, devices) => {
+                base.insert(kind.to_owned(), devices);
+            }
+            (Some(_), _) => {}
         }
-        (Some(Value::List(_)) | None, devices) => {
-            base.insert("serial".to_owned(), devices);
-        }
-        (Some(_), _) => {}
     }
 }
 
