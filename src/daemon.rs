@@ -11,16 +11,20 @@
 use crate::api::{self, Api};
 use crate::config::Config;
 use crate::device;
+use crate::device::gpio::cdev::Cdev;
+use crate::device::gpio::counter::Keep;
+use crate::device::gpio::liveness::{Liveness, Missing};
 use crate::health::{self, Identity};
 use crate::host;
 use crate::ingest;
 use crate::publish::{self, Farewell, Publisher};
 use crate::pulse::Heart;
 use crate::record::Submission;
+use crate::spool::fs::{Disk, FileSystem as _, replace};
 use crate::spool::{self, thread};
-use crate::stats::{DeviceStatus, HostStatus, LinkStatus};
+use crate::stats::{DeviceStatus, HostStatus, LinkState, LinkStatus};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -34,6 +38,8 @@ pub const DRAIN: Duration = Duration::from_secs(3);
 const STOP: Duration = Duration::from_secs(2);
 /// How long closing the spool may take: a slow card syncs for seconds.
 const CLOSE: Duration = Duration::from_secs(10);
+/// Threads for what may block for long, host names and counters on flash: the unit allows for 16 tasks in all.
+const BLOCKING: usize = 4;
 /// Questions that wait for the health flow.
 const REQUESTS: usize = 16;
 
@@ -64,7 +70,7 @@ pub enum DaemonError {
 
 /// Runs until SIGTERM or SIGINT, or until something breaks that can't be mended.
 pub fn run(config: Config) -> Result<(), DaemonError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING).build()?;
     let result = runtime.block_on(start(config));
     // Whatever is still blocked must not keep the process from ending.
     runtime.shutdown_background();
@@ -145,6 +151,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         Err(error) => tracing::error!("there is no local API: {error}"),
     }
 
+    let (link, link_shown) = watch::channel(LinkStatus { since_ms: host::now().wall_ms, ..LinkStatus::default() });
     let mut devices = Vec::new();
     for serial in config.serial {
         let now_ms = host::now().wall_ms;
@@ -165,6 +172,31 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         });
     }
 
+    let liveness = (!config.gpio.is_empty()).then(|| liveness(link_shown.clone()));
+    for gpio in config.gpio {
+        let Some(liveness) = liveness.clone() else { break };
+        let (status, shown) = watch::channel(DeviceStatus::closed("gpio", host::now().wall_ms));
+        devices.push((gpio.name.clone(), shown));
+        let (_, orders) = mpsc::channel(device::ORDERS);
+        let wiring = device::Wiring {
+            orders,
+            submissions: submissions.clone(),
+            status,
+            clock: host::now,
+            pulse: heart.pulse(format!("device {}", gpio.name)),
+            stop: sources_stop.clone(),
+        };
+        let keep = Keep {
+            runtime_dir: config.runtime_dir.clone(),
+            state_dir: config.state_dir.clone(),
+            replace: replace_file,
+        };
+        sources.spawn(async move {
+            device::gpio::run(gpio, wiring, Cdev, keep, liveness).await;
+            "device"
+        });
+    }
+
     let identity = Identity {
         instance: config.instance.clone(),
         unit: config.app.unit,
@@ -172,7 +204,6 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         interval: config.health.interval,
         host: HostStatus { name: host::name(), boot_id: host::boot_id(), rss_bytes: 0 },
     };
-    let (link, link_shown) = watch::channel(LinkStatus { since_ms: host::now().wall_ms, ..LinkStatus::default() });
     let (retained, retained_shown) = watch::channel(vec![identity.birth(host::now())]);
     let publisher = Publisher::new(
         config.mqtt,
@@ -208,6 +239,28 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     let health = tokio::spawn(health::run(identity, health));
     tracing::info!(instance = config.instance, "pillion {} is up as {}", env!("CARGO_PKG_VERSION"), config.instance);
     Ok(Flows { sources, stop_sources, health, end_health, ingest, stop_ingest, publisher, stop_publisher, spool })
+}
+
+/// Replaces a file as a whole, in a folder that is made if need be.
+fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        Disk.create_dir_all(folder)?;
+    }
+    replace(&Disk, path, content)
+}
+
+/// What outputs depend on: the link now; the application's heartbeat would be joined to it here.
+fn liveness(mut link: watch::Receiver<LinkStatus>) -> Liveness {
+    let is_missing = |link: &LinkStatus| !matches!(link.state, LinkState::Connected | LinkState::Draining);
+    let missing = move |link: &LinkStatus| is_missing(link).then_some(Missing::Link);
+    let (tell, told) = watch::channel(missing(&link.borrow_and_update()));
+    tokio::spawn(async move {
+        while link.changed().await.is_ok() {
+            let now = missing(&link.borrow_and_update());
+            tell.send_if_modified(|before| std::mem::replace(before, now) != now);
+        }
+    });
+    Liveness::new(told)
 }
 
 impl Flows {

@@ -171,6 +171,30 @@ pub struct DeviceStatus {
     pub incomplete: u64,
     /// Frames whose bytes are no text (not UTF-8, or with a NUL) and travel as base64.
     pub not_text: u64,
+    /// What only a GPIO line has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpio: Option<GpioStatus>,
+}
+
+/// A GPIO line.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GpioStatus {
+    /// The level that is known last, after `active_low`; none while the line is not ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<bool>,
+    /// Edges that the kernel has handed over.
+    pub edges: u64,
+    /// Edges that it dropped because they came too fast, or an output's values that found no room.
+    pub lost: u64,
+    /// A counter's total.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// Who debounces: `kernel` or `software`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debounce: Option<String>,
+    /// What is worth knowing and not wrong now: a counter's file was damaged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
 impl DeviceStatus {
@@ -188,6 +212,7 @@ impl DeviceStatus {
             empty: 0,
             incomplete: 0,
             not_text: 0,
+            gpio: None,
         }
     }
 }
