@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use tokio::task::JoinHandle;
 
 /// Edges that are read in a second, so that a line that oscillates fills neither the disk nor the processor.
-const EDGES_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).expect("not 0");
+const EDGES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(999);
 /// Edges that are read at once, and records for one submission.
 const BATCH: usize = 64;
 
