@@ -12,6 +12,9 @@ use crate::api::{self, Api};
 use crate::command::Order;
 use crate::config::{self, Commands, Config};
 use crate::device;
+use crate::device::gpio::cdev::Cdev;
+use crate::device::gpio::counter::Keep;
+use crate::device::gpio::liveness::{Liveness, Missing};
 use crate::dispatch::{self, journal};
 use crate::health::{self, Identity};
 use crate::host;
@@ -20,11 +23,12 @@ use crate::listen::{self, Listener, alive};
 use crate::publish::{self, Farewell, Publisher};
 use crate::pulse::Heart;
 use crate::record::Submission;
-use crate::spool::{self, fs::Disk, thread};
-use crate::stats::{CommandCounts, DeviceStatus, HostStatus, LinkStatus, SessionStatus};
+use crate::spool::fs::{Disk, FileSystem as _, replace};
+use crate::spool::{self, thread};
+use crate::stats::{CommandCounts, DeviceStatus, HostStatus, LinkState, LinkStatus, SessionStatus};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,6 +43,8 @@ pub const DRAIN: Duration = Duration::from_secs(3);
 const STOP: Duration = Duration::from_secs(2);
 /// How long closing the spool may take: a slow card syncs for seconds.
 const CLOSE: Duration = Duration::from_secs(10);
+/// Threads for what may block for long, host names and counters on flash: the unit allows for 16 tasks in all.
+const BLOCKING: usize = 4;
 /// Questions that wait for the health flow.
 const REQUESTS: usize = 16;
 
@@ -69,7 +75,7 @@ pub enum DaemonError {
 
 /// Runs until SIGTERM or SIGINT, or until something breaks that can't be mended.
 pub fn run(config: Config) -> Result<(), DaemonError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING).build()?;
     let result = runtime.block_on(start(config));
     // Whatever is still blocked must not keep the process from ending.
     runtime.shutdown_background();
@@ -195,6 +201,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     }
 
     let mut devices = Devices::default();
+    let (link, link_shown) = watch::channel(LinkStatus { since_ms: host::now().wall_ms, ..LinkStatus::default() });
     for serial in config.serial {
         let (orders, status) = devices.add(&serial.name, "serial", serial.commands.as_ref());
         let wiring = device::Wiring {
@@ -232,6 +239,33 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
             "device"
         });
     }
+    let liveness = (!config.gpio.is_empty()).then(|| liveness(link_shown.clone()));
+    for gpio in config.gpio {
+        let Some(liveness) = liveness.clone() else { break };
+        let commands = match &gpio.direction {
+            config::Direction::Input(_) => None,
+            config::Direction::Output(output) => output.commands.as_ref(),
+        };
+        let (orders, status) = devices.add(&gpio.name, "gpio", commands);
+        let wiring = device::Wiring {
+            orders,
+            traces: mpsc::channel(1).1,
+            submissions: submissions.clone(),
+            status,
+            clock: host::now,
+            pulse: heart.pulse(format!("device {}", gpio.name)),
+            stop: sources_stop.clone(),
+        };
+        let keep = Keep {
+            runtime_dir: config.runtime_dir.clone(),
+            state_dir: config.state_dir.clone(),
+            replace: replace_file,
+        };
+        sources.spawn(async move {
+            device::gpio::run(gpio, wiring, Cdev, keep, liveness).await;
+            "device"
+        });
+    }
     let Devices { shown: devices, rules, orders_to } = devices;
 
     let identity = Identity {
@@ -241,7 +275,6 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         interval: config.health.interval,
         host: HostStatus { name: host::name(), boot_id: host::boot_id(), rss_bytes: 0 },
     };
-    let (link, link_shown) = watch::channel(LinkStatus { since_ms: host::now().wall_ms, ..LinkStatus::default() });
     let (retained, retained_shown) = watch::channel(vec![identity.birth(host::now())]);
     let takes_commands = !orders_to.is_empty();
     let (session, session_shown) = watch::channel(SessionStatus::default());
@@ -327,6 +360,28 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         stop_publisher,
         spool,
     })
+}
+
+/// Replaces a file as a whole, in a folder that is made if need be.
+fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        Disk.create_dir_all(folder)?;
+    }
+    replace(&Disk, path, content)
+}
+
+/// What outputs depend on: the link now; the application's heartbeat would be joined to it here.
+fn liveness(mut link: watch::Receiver<LinkStatus>) -> Liveness {
+    let is_missing = |link: &LinkStatus| !matches!(link.state, LinkState::Connected | LinkState::Draining);
+    let missing = move |link: &LinkStatus| is_missing(link).then_some(Missing::Link);
+    let (tell, told) = watch::channel(missing(&link.borrow_and_update()));
+    tokio::spawn(async move {
+        while link.changed().await.is_ok() {
+            let now = missing(&link.borrow_and_update());
+            tell.send_if_modified(|before| std::mem::replace(before, now) != now);
+        }
+    });
+    Liveness::new(told)
 }
 
 impl Flows {

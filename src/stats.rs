@@ -235,6 +235,9 @@ pub struct DeviceStatus {
     /// Of a Modbus bus or unit: what became of its requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modbus: Option<ModbusStatus>,
+    /// What only a GPIO line has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpio: Option<GpioStatus>,
 }
 
 /// What became of the requests to a Modbus unit, or of all requests on a bus.
@@ -250,6 +253,27 @@ pub struct ModbusStatus {
     pub exceptions: u64,
     /// Whole frames that nobody was waiting for, such as late answers: of a bus only.
     pub strays: u64,
+}
+
+/// A GPIO line.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GpioStatus {
+    /// The level that is known last, after `active_low`; none while the line is not ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<bool>,
+    /// Edges that the kernel has handed over.
+    pub edges: u64,
+    /// Edges that it dropped because they came too fast, or an output's values that found no room.
+    pub lost: u64,
+    /// A counter's total.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// Who debounces: `kernel` or `software`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debounce: Option<String>,
+    /// What is worth knowing and not wrong now: a counter's file was damaged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
 impl DeviceStatus {
@@ -270,6 +294,7 @@ impl DeviceStatus {
             resyncs: 0,
             not_text: 0,
             modbus: None,
+            gpio: None,
         }
     }
 }

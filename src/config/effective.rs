@@ -35,6 +35,9 @@ impl Config {
         for bus in &self.modbus {
             bus.toml(&mut out);
         }
+        for line in &self.gpio {
+            line.toml(&mut out);
+        }
         out.table("[health]");
         out.text("interval", &duration_text(self.health.interval));
         out.0
@@ -167,6 +170,7 @@ impl StopBits {
     }
 }
 
+/// The text so far.
 pub(super) struct Toml(String);
 
 impl Toml {

@@ -13,7 +13,19 @@ pub(super) struct Schema {
 pub(super) const ROOT: Schema = Schema {
     name: "",
     title: "at the top of the file, before the first [table]",
-    keys: &["instance", "state_dir", "runtime_dir", "app", "mqtt", "spool", "stream", "serial", "modbus", "health"],
+    keys: &[
+        "instance",
+        "state_dir",
+        "runtime_dir",
+        "app",
+        "mqtt",
+        "spool",
+        "stream",
+        "serial",
+        "modbus",
+        "gpio",
+        "health",
+    ],
 };
 pub(super) const APP: Schema = Schema { name: "app", title: "in [app]", keys: &["unit"] };
 pub(super) const MQTT: Schema = Schema {
@@ -123,9 +135,31 @@ pub(super) const MODBUS_POLL: Schema = Schema {
         "verify",
     ],
 };
+pub(super) const GPIO: Schema = Schema {
+    name: "gpio",
+    title: "in [[gpio]]",
+    keys: &[
+        "name",
+        "chip",
+        "line",
+        "direction",
+        "bias",
+        "active_low",
+        "edge",
+        "debounce",
+        "counter",
+        "initial",
+        "safe",
+        "safe_after",
+        "hold",
+        "commands",
+    ],
+};
+pub(super) const COUNTER: Schema =
+    Schema { name: "gpio.counter", title: "in the counter of a [[gpio]]", keys: &["interval"] };
 pub(super) const HEALTH: Schema = Schema { name: "health", title: "in [health]", keys: &["interval"] };
 
-const ALL: [&Schema; 13] = [
+const ALL: [&Schema; 15] = [
     &ROOT,
     &APP,
     &MQTT,
@@ -138,6 +172,8 @@ const ALL: [&Schema; 13] = [
     &MODBUS,
     &MODBUS_UNIT,
     &MODBUS_POLL,
+    &GPIO,
+    &COUNTER,
     &HEALTH,
 ];
 
@@ -160,7 +196,6 @@ const fn value(table: &'static str, key: &'static str, value: &'static str, mean
 }
 
 const LATER: &[Later] = &[
-    key("", "gpio", "remove it"),
     key("app", "logs", "remove it"),
     key("app", "log_level", "remove it"),
     key("app", "heartbeat_timeout", "remove it"),

@@ -2,7 +2,7 @@
 
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
-use super::{App, Config, Health, Spool, Surroundings, Sync, keys, modbus, mqtt, serial, streams, values};
+use super::{App, Config, Health, Spool, Surroundings, Sync, gpio, keys, modbus, mqtt, serial, streams, values};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
         streams: streams::read(&root, report, &spool_section, spool.segment_bytes),
         serial: serial::read(&root, report, mqtt.max_payload, &mut taken),
         modbus: modbus::read(&root, report, mqtt.max_payload, &mut taken),
+        gpio: gpio::read(&root, report, &mut taken.names),
         health: health(&root, report),
         instance,
         state_dir,

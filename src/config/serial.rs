@@ -1,83 +1,41 @@
 //! `[[serial]]`: the devices.
 
+use super::devices::{self, Names, sections};
 use super::reader::{Report, Section};
-use super::tree::{Place, Table, Value};
+use super::tree::Value;
 use super::{DataBits, Flow, Parity, PayloadRule, Serial, StopBits, UsbId, commands, framing, keys, port, values};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-const MOST_DEVICES: usize = 64;
 const EXAMPLE_PATH: &str = "/dev/serial/by-id/usb-…";
 
 /// Names and paths that devices have, of whatever kind, and where they stand.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    names: BTreeMap<PathBuf, Place>,
-    paths: BTreeMap<PathBuf, Place>,
+    pub names: Names,
+    paths: devices::Taken,
 }
 
 impl Taken {
     /// Notes a device's name and path, and a problem if another has them. What is absent or wrong is empty here, and
     /// was reported.
     pub(super) fn note(&mut self, section: &Section<'_>, report: &mut Report<'_>, name: &str, path: Option<&PathBuf>) {
-        if !name.is_empty() {
-            unique(section, report, &mut self.names, "name", PathBuf::from(name));
-        }
+        self.names.claim(section, report, name);
         if let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) {
-            unique(section, report, &mut self.paths, "path", path.clone());
+            // Paths compare by their parts: `//` and `/./` make no difference.
+            self.paths.claim(section, report, "path", path.clone(), &path.to_string_lossy());
         }
     }
 }
 
 /// Reads all devices, in the order of the files.
 pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, max_payload: usize, taken: &mut Taken) -> Vec<Serial> {
-    let list = root.read(report, "serial", |value| match value {
-        Value::List(list) if list.len() > MOST_DEVICES => {
-            Err(format!("there are {} devices; give at most {MOST_DEVICES}", list.len()))
-        }
-        Value::List(list) => Ok(list),
-        other => Err(format!("{} is not a list; write [[serial]] once for each device", values::show(other))),
-    });
     let mut devices = Vec::new();
-    for (index, node) in list.into_iter().flatten().enumerate() {
-        let Value::Table(table) = &node.value else {
-            let message = format!("{} is not a table; write [[serial]] and its keys below", values::show(&node.value));
-            report.problem(node.place, format!("serial[{index}]"), message);
-            continue;
-        };
-        let section = Section::at(&keys::SERIAL, dotted_name(table, index), node.place, table);
+    for section in sections(root, report, &keys::SERIAL, "serial") {
         let device = device(&section, report, max_payload);
         taken.note(&section, report, &device.name, Some(&device.path));
         devices.push(device);
     }
     devices
-}
-
-/// `serial.NAME`, or `serial[N]` (from 0) where the name is missing or wrong.
-fn dotted_name(table: &Table, index: usize) -> String {
-    match table.get("name").map(|entry| &entry.node.value) {
-        Some(Value::Text(name)) if values::name(name).is_ok() => format!("serial.{name}"),
-        _ => format!("serial[{index}]"),
-    }
-}
-
-/// Notes a name or path that another device has. Paths compare by their parts: `//` and `/./` make no difference.
-fn unique(
-    section: &Section<'_>,
-    report: &mut Report<'_>,
-    seen: &mut BTreeMap<PathBuf, Place>,
-    key: &str,
-    value: PathBuf,
-) {
-    let place = section.place(key);
-    let shown = values::quoted(&value.to_string_lossy());
-    let Some(first) = seen.get(&value) else {
-        seen.insert(value, place);
-        return;
-    };
-    let first = report.where_is(*first);
-    let message = format!("{shown} is taken by the device at {first}; give each device its own {key}");
-    report.problem(place, section.key(key), message);
 }
 
 fn device(section: &Section<'_>, report: &mut Report<'_>, max_payload: usize) -> Serial {

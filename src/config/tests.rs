@@ -271,6 +271,67 @@ const WRONG: &[(&str, &str)] = &[
         "6:36: serial.a.framing.size: frames of 1024 bytes make messages of up to 1488, more than mqtt.max_payload (1KiB); \
          make size smaller or max_payload larger",
     ),
+    // GPIO lines.
+    (
+        "[[gpio]]\nline = 3",
+        "1:1: gpio[0].chip: is missing; give one, such as chip = \"gpiochip0\"\n\
+         1:1: gpio[0].direction: is missing; give one, such as direction = \"input\"\n\
+         1:1: gpio[0].name: is missing; give one, such as name = \"door\"",
+    ),
+    (
+        "[[gpio]]\nname = \"a\"\nchip = \"0\"\nline = \"3\"\ndirection = \"in\"\nbias = \"up\"\nactive_low = \"yes\"",
+        "3:8: gpio.a.chip: \"0\" is not a chip; did you mean \"gpiochip0\"?\n\
+         4:8: gpio.a.line: \"3\" is text; remove the quotes; give the line's number on its chip, from 0, or its name in \
+         quotes\n\
+         5:13: gpio.a.direction: \"in\" is not known; write \"input\" or \"output\"\n\
+         6:8: gpio.a.bias: \"up\" is not known; write \"as-is\", \"pull-up\", \"pull-down\" or \"disabled\"\n\
+         7:14: gpio.a.active_low: \"yes\" is neither true nor false; write one of them, without quotes",
+    ),
+    (
+        "[[gpio]]\nname = \"a\"\nchip = \"dev/gpiochip0\"\nline = -1\ndirection = \"input\"\nedge = \"up\"\ndebounce = \"1m\"",
+        "3:8: gpio.a.chip: \"dev/gpiochip0\" is not an absolute path; write all of it, such as \"/dev/gpiochip0\"\n\
+         4:8: gpio.a.line: -1 is out of range; give the line's number on its chip, from 0, or its name in quotes\n\
+         6:8: gpio.a.edge: \"up\" is not known; write \"both\", \"rising\", \"falling\" or \"none\"\n\
+         7:12: gpio.a.debounce: \"1m\" is out of range; give \"1ms\" to \"10s\"",
+    ),
+    (
+        "[[gpio]]\nname = \"a\"\nchip = \"c\"\nline = \"A_NAME_THAT_IS_LONGER_THAN_THE_KERNELS\"\ndirection = \"input\"\n\
+         counter = \"10s\"",
+        "4:8: gpio.a.line: has 38 bytes; the kernel's names have 31 at the most (see gpioinfo)\n\
+         6:11: gpio.a.counter: \"10s\" is not a table; write counter = { interval = \"10s\" }",
+    ),
+    (
+        "[[gpio]]\nname = \"a\"\nchip = \"c\"\nline = 1\ndirection = \"input\"\ninitial = true\nsafe = false\n\
+         commands = {}\ncounter = { interval = \"10ms\", every = 1 }",
+        "6:11: gpio.a.initial: only an output has this; remove it, or write direction = \"output\"\n\
+         7:8: gpio.a.safe: only an output has this; remove it, or write direction = \"output\"\n\
+         8:12: gpio.a.commands: only an output has this; remove it, or write direction = \"output\"\n\
+         9:24: gpio.a.counter.interval: \"10ms\" is out of range; give \"100ms\" to \"1d\"\n\
+         9:32: gpio.a.counter.every: unknown key; known here are interval",
+    ),
+    (
+        "[[gpio]]\nname = \"a\"\nchip = \"c\"\nline = 1\ndirection = \"output\"\nedge = \"both\"\ndebounce = \"5ms\"\n\
+         initial = \"on\"\nhold = 1\nsafe_after = \"2d\"\ncommands = { reply = \"1s\" }",
+        "6:8: gpio.a.edge: only an input has this; remove it, or write direction = \"input\"\n\
+         7:12: gpio.a.debounce: only an input has this; remove it, or write direction = \"input\"\n\
+         8:11: gpio.a.initial: \"on\" is not known; write true, false or \"keep\"\n\
+         9:8: gpio.a.hold: 1 is neither true nor false; write one of them, without quotes\n\
+         10:14: gpio.a.safe_after: \"2d\" is out of range; give \"0s\" to \"1d\"\n\
+         10:14: gpio.a.safe_after: there is no safe value to be applied; give one, such as safe = false, or remove this\n\
+         11:12: gpio.a.commands: a line has no answer to wait for; remove reply",
+    ),
+    (
+        "[[gpio]]\nname = \"a\"\nchip = \"c\"\nline = 1\ndirection = \"input\"\nedge = \"none\"\ncounter = {}",
+        "7:11: gpio.a.counter: has nothing to do with edge = \"none\"; remove it, or write \"both\", \"rising\" or \
+         \"falling\"",
+    ),
+    (
+        "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\n[[gpio]]\nname = \"a\"\nchip = \"c\"\nline = 1\ndirection = \"input\"\n\
+         [[gpio]]\nname = \"b\"\nchip = \"c\"\nline = 1\ndirection = \"input\"",
+        "5:8: gpio.a.name: \"a\" is taken by the device at gateway.toml:2; give each device its own name\n\
+         12:8: gpio.b.line: \"1 of c\" is taken by the device at gateway.toml:7; give each device its own line",
+    ),
+    ("gpio = 5", "1:8: gpio: 5 is not a list; write [[gpio]] once for each device"),
     // Keys.
     (
         "[[serial]]\nbaud = 300",
@@ -286,15 +347,14 @@ const WRONG: &[(&str, &str)] = &[
     (
         "\"\\u001b[31m\" = 1",
         "1:1: \"\\u{1b}[31m\": unknown key; there are instance, state_dir, runtime_dir, app, mqtt, spool, stream, serial, \
-         modbus, health",
+         modbus, gpio, health",
     ),
     // The design's, not built yet.
     (
-        "[app]\nlogs = true\n[mqtt]\nversion = \"5\"\nca_file = \"x\"\n[[gpio]]\nname = \"door\"",
+        "[app]\nlogs = true\n[mqtt]\nversion = \"5\"\nca_file = \"x\"",
         "2:1: app.logs: is not supported by this version of pillion yet; remove it\n\
          4:11: mqtt.version: \"5\" is not supported by this version of pillion yet; use \"3.1.1\"\n\
-         5:1: mqtt.ca_file: is not supported by this version of pillion yet; remove it\n\
-         6:3: gpio: is not supported by this version of pillion yet; remove it",
+         5:1: mqtt.ca_file: is not supported by this version of pillion yet; remove it",
     ),
     // Modbus.
     (
@@ -620,6 +680,19 @@ fn the_example_never_fails_the_check_and_never_shows_another_default() {
     assert_eq!((unit.backoff, unit.max_backoff), (default.backoff, default.max_backoff));
     let (poll, default) = (&unit.polls[0], &default.polls[0]);
     assert_eq!((poll.interval, poll.word_order, poll.offset), (default.interval, default.word_order, default.offset));
+    // What an example shows without a default is given here: debounce, safe, commands.
+    let minimal = |more: &str| {
+        let text = format!("[[gpio]]\nname = \"x\"\nchip = \"gpiochip0\"\nline = 0\n{more}");
+        parsed(&text).unwrap_or_else(|problems| panic!("{problems}")).config.gpio[0].clone()
+    };
+    let named = |index: usize, line: Gpio| Gpio {
+        name: all.gpio[index].name.clone(),
+        line: all.gpio[index].line.clone(),
+        ..line
+    };
+    assert_eq!(all.gpio[0], named(0, minimal("direction = \"input\"\ndebounce = \"10ms\"")));
+    assert_eq!(all.gpio[1], named(1, minimal("direction = \"input\"\ncounter = {}")));
+    assert_eq!(all.gpio[2], named(2, minimal("direction = \"output\"\nsafe = false\ncommands = {}")));
 }
 
 #[test]
@@ -632,6 +705,33 @@ fn the_framings_of_the_example_never_fail_the_check() {
         let text = format!("[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = {framing}");
         parsed(&text).unwrap_or_else(|problems| panic!("{framing}: {problems}"));
     }
+}
+
+#[test]
+fn the_defaults_of_a_line_are_never_others_than_documented() {
+    let lines = parsed(
+        "[[gpio]]\nname = \"a\"\nchip = \"c\"\nline = 1\ndirection = \"input\"\n\
+         [[gpio]]\nname = \"b\"\nchip = \"c\"\nline = 2\ndirection = \"input\"\ncounter = {}\n\
+         [[gpio]]\nname = \"c\"\nchip = \"c\"\nline = \"L\"\ndirection = \"output\"\nsafe = true\n",
+    );
+    let lines = lines.unwrap().config.gpio;
+    assert_eq!((lines[0].bias, lines[0].active_low, &lines[2].line), (Bias::AsIs, false, &GpioLine::Name("L".into())));
+    let ten = Duration::from_secs(10);
+    assert_eq!(lines[0].direction, Direction::Input(Input { edge: Edge::Both, debounce: None, counter: None }));
+    assert_eq!(lines[1].direction, Direction::Input(Input { edge: Edge::Rising, debounce: None, counter: Some(ten) }));
+    let safe = Some(Safe { value: true, after: Duration::from_secs(30) });
+    assert_eq!(lines[2].direction, Direction::Output(Output { initial: None, safe, hold: false, commands: None }));
+}
+
+#[test]
+fn a_drop_in_never_doubles_a_line_that_it_changes() {
+    let line = "[[gpio]]\nname = \"a\"\nchip = \"c\"\nline = 1\ndirection = \"input\"\n";
+    let more =
+        "[[gpio]]\nname = \"a\"\nline = 7\n[[gpio]]\nname = \"b\"\nchip = \"c\"\nline = 1\ndirection = \"input\"\n";
+    let sources = [Source::new("gateway.toml", line), Source::new("b.toml", more)];
+    let config = parse(&sources, &surroundings(), Path::new("/"), &|_| false).unwrap().config;
+    let lines: Vec<_> = config.gpio.iter().map(|gpio| (gpio.name.as_str(), gpio.line.clone())).collect();
+    assert_eq!(lines, [("a", GpioLine::Offset(7)), ("b", GpioLine::Offset(1))]);
 }
 
 // What is printed.
@@ -724,7 +824,42 @@ fn valid() -> impl Strategy<Value = String> {
         };
         devices.into_iter().map(one).collect::<String>()
     });
-    (mqtt, spool, streams, serials).prop_map(|(mqtt, spool, streams, serials)| mqtt + &spool + &streams + &serials)
+    let input =
+        (word(&["both", "rising", "falling"]), prop::option::of(1..10_000u32), prop::option::of(100..86_400_000u32))
+            .prop_map(|(edge, debounce, counter)| {
+                let debounce = debounce.map(|ms| format!("debounce = \"{ms}ms\"\n")).unwrap_or_default();
+                let counter = counter.map(|ms| format!("counter.interval = \"{ms}ms\"\n")).unwrap_or_default();
+                format!("direction = \"input\"\nedge = \"{edge}\"\n{debounce}{counter}")
+            });
+    let output = (
+        word(&["true", "false", "\"keep\""]),
+        prop::option::of((any::<bool>(), 0..86_400u32)),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(|(initial, safe, hold, commands)| {
+            let safe = safe.map(|(safe, after)| format!("safe = {safe}\nsafe_after = \"{after}s\"\n"));
+            let commands = if commands { "commands = { allow = [\"o*\"] }\n" } else { "" };
+            format!(
+                "direction = \"output\"\ninitial = {initial}\n{}hold = {hold}\n{commands}",
+                safe.unwrap_or_default()
+            )
+        });
+    let bias = word(&["as-is", "pull-up", "pull-down", "disabled"]);
+    let chip = word(&["gpiochip0", "/dev/gpiochip1", "a \\\"label\\\""]);
+    let gpio = (prop_oneof![input, output], bias, chip, prop::option::of("[A-Z][A-Z0-9 ]{0,29}"), any::<bool>());
+    let gpios = prop::collection::vec(gpio, 0..3).prop_map(|lines| {
+        let one = |(index, (body, bias, chip, line, low)): (usize, (String, &str, &str, Option<String>, bool))| {
+            let line = line.map_or_else(|| index.to_string(), |name| format!("\"{name}{index}\""));
+            format!(
+                "[[gpio]]\nname = \"number-{index}-of-the-gpio-lines\"\nchip = \"{chip}\"\nline = {line}\nactive_low = \
+                 {low}\nbias = \"{bias}\"\n{body}"
+            )
+        };
+        lines.into_iter().enumerate().map(one).collect::<String>()
+    });
+    (mqtt, spool, streams, serials, gpios)
+        .prop_map(|(mqtt, spool, streams, serials, gpios)| mqtt + &spool + &streams + &serials + &gpios)
 }
 
 proptest! {

@@ -1,6 +1,6 @@
 //! A TOML document as a tree of owned values that know where they stand, and how several become one.
 //!
-//! Merging: tables key by key, the later file wins; `[[serial]]` and `[[modbus]]` entries are appended, except one whose
+//! Merging: tables key by key, the later file wins; `[[serial]]`, `[[modbus]]` and `[[gpio]]` entries are appended, except one whose
 //! `name` an earlier file has, which overrides that entry key by key. Every value keeps the place where it was written.
 
 use std::collections::BTreeMap;
@@ -93,7 +93,7 @@ fn node(file: usize, spanned: Spanned<DeValue<'_>>, owner: usize, depth: usize) 
 }
 
 /// Lists of devices that have names.
-const DEVICES: [&str; 2] = ["serial", "modbus"];
+const DEVICES: [&str; 3] = ["serial", "modbus", "gpio"];
 
 /// Merges `later` into `base`. A list of devices that is none stays or comes, so that it is reported.
 pub(super) fn merge(base: &mut Table, mut later: Table) {

@@ -6,6 +6,7 @@
 //!
 //! A new kind of device is a file here whose `run` takes its own configuration and a [`Wiring`].
 
+pub mod gpio;
 pub mod modbus;
 pub mod serial;
 
