@@ -57,6 +57,7 @@ struct Usable {
     first: u64,
     bytes: u64,
     header: Result<Header, HeaderError>,
+    header_is_whole: bool,
     has_entries: bool,
     /// The first number of the next one.
     end: Option<u64>,
@@ -177,7 +178,7 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
         let finding = |kind| Finding { bytes, ..Finding::new(kind, Some(name_of(first))) };
         let unreadable = |error: io::Error| finding(Kind::Unreadable).saying(error);
         let mut reader = self.open(first).map_err(unreadable)?;
-        let header = reader.header().clone();
+        let (header, header_is_whole) = (reader.header().clone(), reader.header_is_whole());
         match &header {
             Ok(header) if header.first != first => {
                 let detail = format!("its header names {} as its first record", header.first);
@@ -195,7 +196,7 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
         };
         match &header {
             Err(foreign @ HeaderError::Foreign) if !has_entries => Err(finding(Kind::Foreign).saying(foreign)),
-            _ => Ok(Usable { first, bytes, header, has_entries, end: None, may_be_torn: false }),
+            _ => Ok(Usable { first, bytes, header, header_is_whole, has_entries, end: None, may_be_torn: false }),
         }
     }
 
@@ -247,10 +248,14 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
         let finished = self.is_finished(segment);
         let boot_id = segment.header.as_ref().map_or([0; 16], |header| header.boot_id);
         (self.visit)(Item::Segment { boot_id, done: self.report.done })?;
-        if let (Err(error), true) = (&segment.header, segment.has_entries || !segment.may_be_torn) {
+        if !segment.header_is_whole && (segment.has_entries || !segment.may_be_torn) {
             let kind = if finished { Kind::DoneWith } else { Kind::HeaderDamaged };
             let bytes = segment.bytes.min(u64::try_from(HEADER_LEN).unwrap_or(0));
-            self.tell(Finding { bytes, ..Finding::new(kind, Some(name_of(segment.first))) }.saying(error))?;
+            let finding = Finding { bytes, ..Finding::new(kind, Some(name_of(segment.first))) };
+            self.tell(match &segment.header {
+                Ok(_) => finding.saying("one of the two copies of the header is damaged"),
+                Err(error) => finding.saying(error),
+            })?;
         }
         match self.read_entries(segment)? {
             Ok(tail) => self.end_of(segment, tail),
