@@ -60,6 +60,11 @@ pub struct Timestamp {
     pub quality: ClockQuality,
 }
 
+impl Timestamp {
+    /// Of a record whose time is lost.
+    pub const UNKNOWN: Timestamp = Timestamp { wall_ms: 0, mono_ms: 0, quality: ClockQuality::Unsynced };
+}
+
 /// Where time stamps come from; the daemon passes the real one, tests their own.
 pub type Clock = fn() -> Timestamp;
 

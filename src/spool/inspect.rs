@@ -59,6 +59,8 @@ struct Usable {
     header: Result<Header, HeaderError>,
     header_is_whole: bool,
     has_entries: bool,
+    /// Nobody knows when its records were made: that needs the header.
+    is_timeless: bool,
     /// The first number of the next one.
     end: Option<u64>,
     /// Nothing but unfinished entries may stand behind its last whole one.
@@ -187,16 +189,27 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
             Err(newer @ HeaderError::Newer(_)) => return Err(finding(Kind::Newer).saying(newer)),
             _ => {}
         }
-        let has_entries = loop {
+        let found = loop {
             match advance(&mut reader, bytes).map_err(unreadable)? {
-                Next::Entry(_) => break true,
+                Next::Entry(record) => break Some(record.record.time),
                 Next::Damage(_) => {}
-                Next::End(_) => break false,
+                Next::End(_) => break None,
             }
         };
+        let has_entries = found.is_some();
+        let is_timeless = header.is_err() && found == Some(Timestamp::UNKNOWN);
         match &header {
             Err(foreign @ HeaderError::Foreign) if !has_entries => Err(finding(Kind::Foreign).saying(foreign)),
-            _ => Ok(Usable { first, bytes, header, header_is_whole, has_entries, end: None, may_be_torn: false }),
+            _ => Ok(Usable {
+                first,
+                bytes,
+                header,
+                header_is_whole,
+                has_entries,
+                is_timeless,
+                end: None,
+                may_be_torn: false,
+            }),
         }
     }
 
@@ -254,6 +267,9 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
             let finding = Finding { bytes, ..Finding::new(kind, Some(name_of(segment.first))) };
             self.tell(match &segment.header {
                 Ok(_) => finding.saying("one of the two copies of the header is damaged"),
+                Err(_) if segment.is_timeless => finding.saying(
+                    "both copies of the header are damaged; nobody knows the times of the records in this file",
+                ),
                 Err(error) => finding.saying(error),
             })?;
         }

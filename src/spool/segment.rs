@@ -260,7 +260,7 @@ mod tests {
         let length = old.len();
         assert_eq!(step(&old, Entries::Unknown), Step::Entry { record: record(1, b"22.5"), length });
         let mut timeless = record(1, b"22.5");
-        timeless.record.time = Timestamp { wall_ms: 0, mono_ms: 0, quality: ClockQuality::Unsynced };
+        timeless.record.time = Timestamp::UNKNOWN;
         let length = new.len();
         assert_eq!(step(&new, Entries::Unknown), Step::Entry { record: timeless, length });
     }

@@ -48,7 +48,7 @@ pub(super) fn decode(body: &[u8], base: Option<Base>) -> Option<Sequenced> {
     let ((flags, seq, wall, mono, topic), data): (Front<'_>, _) = postcard::take_from_bytes(body).ok()?;
     let (encoding, quality, form) = meaning(flags)?;
     let time = match base {
-        None => Timestamp { wall_ms: 0, mono_ms: 0, quality: ClockQuality::Unsynced },
+        None => Timestamp::UNKNOWN,
         Some(base) => {
             let wall = unzigzag(wall);
             let mono_ms = base.mono_ms.wrapping_add(unzigzag(mono)).wrapping_add(wall);
@@ -150,7 +150,7 @@ mod tests {
             let body = encode(&record, base).unwrap();
             prop_assert_eq!(super::number(&body), Some(seq));
             let mut timeless = record.clone();
-            timeless.record.time = Timestamp { wall_ms: 0, mono_ms: 0, quality: ClockQuality::Unsynced };
+            timeless.record.time = Timestamp::UNKNOWN;
             prop_assert_eq!(decode(&body, None), Some(timeless));
             prop_assert_eq!(decode(&body, Some(base)), Some(record));
         }

@@ -376,7 +376,7 @@ fn left_of((path, _, _, record): &Stored, damaged: &[(PathBuf, Vec<u8>)]) -> Seq
     let mut record = record.clone();
     let file = damaged.iter().find(|(file, _)| file == path);
     if file.is_none_or(|(_, content)| Header::decode(content).is_err()) {
-        record.record.time = Timestamp { wall_ms: 0, mono_ms: 0, quality: ClockQuality::Unsynced };
+        record.record.time = Timestamp::UNKNOWN;
     }
     record
 }

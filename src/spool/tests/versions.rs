@@ -3,7 +3,7 @@
 use super::*;
 use crate::spool::inspect::{Item, Kind, inspect};
 use crate::spool::salvage::salvage;
-use crate::spool::segment::{Base, COMMON_LEN, COPY_LEN, HEADER_LEN, encode_entry_v1};
+use crate::spool::segment::{Base, COMMON_LEN, COPY_LEN, HEADER_LEN, encode_entry, encode_entry_v1};
 use std::convert::Infallible;
 
 const DIR: &str = "/state/spool/telemetry";
@@ -82,6 +82,29 @@ fn a_flipped_byte_in_a_segment_of_version_1_never_costs_more_than_its_record() {
     }
 }
 
+/// Data that looks like the first entry of version 2, where that would be, is only data.
+#[test]
+fn a_segment_of_version_1_is_never_taken_for_one_of_version_2() {
+    let mut rig = Rig::new(Sync::Always);
+    let base = Base::of(rig.now);
+    let mut forged = Vec::new();
+    encode_entry(&Sequenced { seq: 1, record: rig.record("forged") }, base, &mut forged).unwrap();
+    let segment = |padding| {
+        let data = [vec![b'.'; padding], forged.clone()].concat();
+        let record = Sequenced { seq: 1, record: Record { data, ..rig.record("") } };
+        let mut bytes = Header { first: 1, done: 0, created_ms: 0, boot_id: [7; 16], base: None }.encode();
+        encode_entry_v1(&record, &mut bytes);
+        (bytes, record)
+    };
+    let padding = 50 + HEADER_LEN + forged.len() - segment(50).0.len();
+    let (mut bytes, record) = segment(padding);
+    assert!(bytes[HEADER_LEN..] == forged);
+    bytes[20] ^= 1;
+    rig.fs.put(&Path::new(DIR).join("00000000000000000001.seg"), &bytes);
+    rig.reopen();
+    assert_eq!((waiting(&mut rig), rig.status(T).quarantined), (vec![record], 0));
+}
+
 /// Twelve records in three segments of four, closed, with what waits.
 fn new_spool() -> (Rig, Vec<Sequenced>) {
     let mut rig = Rig::new(Sync::Always);
@@ -140,7 +163,7 @@ fn two_damaged_copies_of_the_header_never_cost_more_than_the_times() {
                 rig.fs.put(path, &damaged);
                 let mut expected = all.clone();
                 for record in &mut expected[segment * 4..segment * 4 + 4] {
-                    record.record.time = Timestamp { wall_ms: 0, mono_ms: 0, quality: ClockQuality::Unsynced };
+                    record.record.time = Timestamp::UNKNOWN;
                 }
                 if let Some(lost) = lost {
                     expected.remove(segment * 4 + lost);
