@@ -1,8 +1,8 @@
 //! The record: what a device measured or an application said, on its way to the broker.
 //!
 //! Constraints: a record is plain data with no handles in it, so every flow may hold one; the serialised form is
-//! what the spool writes to disk, pinned by the fixtures under `tests/fixtures/`: fields and variants may be
-//! added at the end of an enum, never reordered or removed, and a changed struct needs a new segment format.
+//! what version 1 of the spool's segments holds, which is still read, pinned by the fixtures under `tests/fixtures/`: fields
+//! and variants are never added, reordered or removed.
 //!
 //! The envelope, as consumers see it (JSON, one object):
 //!
@@ -58,6 +58,11 @@ pub struct Timestamp {
     pub mono_ms: u64,
     /// What `wall_ms` is worth.
     pub quality: ClockQuality,
+}
+
+impl Timestamp {
+    /// Of a record whose time is lost.
+    pub const UNKNOWN: Timestamp = Timestamp { wall_ms: 0, mono_ms: 0, quality: ClockQuality::Unsynced };
 }
 
 /// Where time stamps come from; the daemon passes the real one, tests their own.

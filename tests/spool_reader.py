@@ -72,7 +72,7 @@ class Body:
         assert self.at == len(self.data), "bytes behind the last field"
 
 
-def record(data):
+def record_of_version_1(data):
     body = Body(data)
     fields = {
         "seq": body.number(),
@@ -87,18 +87,45 @@ def record(data):
     return fields
 
 
+def difference(z):
+    return -(z + 1) // 2 if z & 1 else z // 2
+
+
+def record(data, base_wall_ms, base_mono_ms):
+    body = Body(data)
+    flags, seq, wall, mono = body.byte(), body.number(), difference(body.number()), difference(body.number())
+    assert flags >> 5 == 0 and flags >> 3 & 3 < 3, f"flags {flags}"
+    before, behind = [(b"", b""), (b"device/", b"/data"), (b"app/", b"")][flags >> 3 & 3]
+    return {
+        "seq": seq,
+        "topic": (before + body.bytes() + behind).decode("utf-8").encode("utf-8").hex(),
+        "wall_ms": (base_wall_ms + wall) % 2**64,
+        "mono_ms": (base_mono_ms + wall + mono) % 2**64,
+        "quality": QUALITIES[flags >> 2 & 1],
+        "encoding": ENCODINGS[flags & 3],
+        "data": data[body.at :].hex(),
+    }
+
+
 def segment(path):
     data = path.read_bytes()
     magic, version, _, first, _, _, _, crc = struct.unpack_from("<8sHHQQQ16sI", data)
-    assert magic == b"pillseg\n" and version == 1, f"{path}: {magic} {version}"
+    assert magic == b"pillseg\n" and version in (1, 2), f"{path}: {magic} {version}"
     assert crc == crc32c(data[:52]), f"{path}: CRC of the header"
     assert path.name == f"{first:020}.seg", f"{path}: first is {first}"
-    at = 56
+    at, base = 56, ()
+    if version == 2:
+        *base, crc = struct.unpack_from("<QQI", data, at)
+        assert crc == crc32c(data[:72]), f"{path}: CRC of the copy of the header"
+        assert data[:76] == data[76:152], f"{path}: the copies of the header differ"
+        at = 152
     while at < len(data):
         length, crc = struct.unpack_from("<II", data, at)
+        assert length >> 24 == (2 if version == 2 else 0), f"{path}: mark of the entry at {at}"
+        length &= 0xFFFFFF
         body = data[at + 8 : at + 8 + length]
         assert crc == crc32c(data[at : at + 4] + body), f"{path}: CRC of the entry at {at}"
-        fields = record(body)
+        fields = record(body, *base) if version == 2 else record_of_version_1(body)
         assert fields["seq"] == first, f"{path}: number {fields['seq']} in the place of {first}"
         yield fields
         at += 8 + length

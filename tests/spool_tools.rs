@@ -156,6 +156,30 @@ fn what_was_published_never_differs_from_what_is_on_disk() {
 }
 
 #[test]
+fn a_decoder_of_the_description_alone_never_reads_a_pinned_segment_otherwise() {
+    let Some(python) = python() else {
+        println!("SKIPPED: there is no python3 (apt-get install python3-minimal)");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (tests, mut read) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), Vec::new());
+    for version in ["v1", "v2"] {
+        let text = fs::read_to_string(tests.join(format!("fixtures/spool/segment-{version}.hex"))).unwrap();
+        let digits = text.trim().as_bytes().chunks(2);
+        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let stream = dir.path().join("spool/work");
+        fs::create_dir_all(&stream).unwrap();
+        fs::write(stream.join("00000000000000000007.seg"), digits.map(byte).collect::<Vec<_>>()).unwrap();
+        let reader = tests.join("spool_reader.py");
+        let output = Command::new(&python).arg("-B").arg(reader).arg(dir.path().join("spool")).output().unwrap();
+        assert!(output.status.success(), "{version}: {}", String::from_utf8_lossy(&output.stderr));
+        read.push(String::from_utf8(output.stdout).unwrap());
+    }
+    assert_eq!((read[0].lines().count(), &read[0]), (2, &read[1]));
+    assert!(read[0].contains(" seq=7 ") && read[0].contains(" wall_ms=1795401667123 mono_ms=77 "), "{}", read[0]);
+}
+
+#[test]
 fn damage_never_goes_untold_and_never_costs_another_record() {
     let sidecar = spool_of(200, true);
     let home = &sidecar.home;

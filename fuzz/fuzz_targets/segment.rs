@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use pillion::spool::fuzz::{Found, SLACK, entry, record, segment};
-use pillion_fuzz::{HEADER_LEN, seal_segment, with_largest};
+use pillion_fuzz::{HEADER_LENS, seal_segment, with_largest};
 use std::ops::Range;
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
@@ -26,7 +26,8 @@ fuzz_target!(|data: &[u8]| {
     let whole = all(data, usize::MAX);
     assert_eq!(whole, all(data, data.len() / 7 + 1));
 
-    let (mut end, mut last) = (HEADER_LEN.min(data.len()), 0);
+    let (mut end, mut last) = (whole.first().map_or(data.len(), |(place, _)| place.start), 0);
+    assert!(HEADER_LENS.contains(&end) || end == data.len() && end < HEADER_LENS[1], "{end}");
     for (place, found) in whole {
         assert_eq!(place.start, end);
         end = place.end;
@@ -37,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
                 last = found.seq;
                 let again = entry(&found);
                 assert!(again.len() <= place.len());
-                assert_eq!(record(&again), Some(found));
+                assert_eq!(record(&again, found.record.time), Some(found));
             }
         }
     }

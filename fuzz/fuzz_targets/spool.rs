@@ -66,7 +66,7 @@ fuzz_target!(|data: &[u8]| {
 fn read(spool: &mut Spool, now: &mut Timestamp) -> u64 {
     let mut last = 0;
     for _ in 0..READS {
-        while let Some((stream, records)) = spool.read(usize::MAX, *now) {
+        while let Some((stream, records, _)) = spool.read(usize::MAX, *now) {
             for record in records.iter().filter(|_| stream == STREAM) {
                 assert!(record.seq > last, "{} after {last}", record.seq);
                 last = record.seq;

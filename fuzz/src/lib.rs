@@ -7,8 +7,12 @@ use crc::{CRC_32_ISCSI, Crc};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Length of a segment's header in bytes.
-pub const HEADER_LEN: usize = 56;
+/// Where a segment's entries may begin, in bytes: behind the header of version 1, and of version 2.
+pub const HEADER_LENS: [usize; 2] = [COMMON_LEN, 2 * COPY_LEN];
+/// Length of the header of version 1, and of what begins each copy in version 2, in bytes.
+const COMMON_LEN: usize = 56;
+/// Length of a copy of the header in version 2, in bytes.
+const COPY_LEN: usize = 76;
 /// Length and CRC in front of an entry's body, in bytes.
 const ENTRY_HEAD: usize = 8;
 /// Magic and version in front of a checkpoint's CRC, in bytes.
@@ -16,9 +20,9 @@ const CHECKPOINT_HEAD: usize = 10;
 
 const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// An entry with this body.
-pub fn entry_of(body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len()).expect("the fuzzer keeps far below 4 GiB");
+/// An entry with this body, of version 1 (`mark` 0) or 2 (`mark` 2).
+pub fn entry_of(mark: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).expect("the fuzzer keeps far below 16 MiB") | u32::from(mark) << 24;
     let mut entry = [&length.to_le_bytes(), &[0; 4], body].concat();
     seal_entry(&mut entry);
     entry
@@ -31,20 +35,28 @@ fn seal_entry(entry: &mut [u8]) {
     entry[4..ENTRY_HEAD].copy_from_slice(&digest.finalize().to_le_bytes());
 }
 
-/// Makes the CRCs of a segment fit: that of its header, and of its entries as far as their lengths lead.
+/// Makes the CRCs of a segment fit: those of its header, and of its entries as far as their lengths lead.
 pub fn seal_segment(bytes: &mut [u8]) {
-    if bytes.len() < HEADER_LEN {
-        return;
+    let is_v2 = bytes.get(8..10) == Some(&[2, 0]);
+    let Some((header, mut rest)) = bytes.split_at_mut_checked(HEADER_LENS[usize::from(is_v2)]) else { return };
+    for copy in header.chunks_mut(COPY_LEN) {
+        seal_front(&mut copy[..COMMON_LEN]);
+        if is_v2 {
+            seal_front(copy);
+        }
     }
-    let (header, mut rest) = bytes.split_at_mut(HEADER_LEN);
-    let crc = CRC32C.checksum(&header[..HEADER_LEN - 4]);
-    header[HEADER_LEN - 4..].copy_from_slice(&crc.to_le_bytes());
-    while let Some(length) = rest.first_chunk::<4>() {
-        let length = (u32::from_le_bytes(*length) as usize).saturating_add(ENTRY_HEAD);
+    while let Some(&[low, mid, high, _]) = rest.first_chunk::<4>() {
+        let length = u32::from_le_bytes([low, mid, high, 0]) as usize + ENTRY_HEAD;
         let Some((entry, behind)) = rest.split_at_mut_checked(length) else { return };
         seal_entry(entry);
         rest = behind;
     }
+}
+
+/// Makes the last four bytes the CRC of those before them.
+fn seal_front(bytes: &mut [u8]) {
+    let (body, crc) = bytes.split_at_mut(bytes.len() - 4);
+    crc.copy_from_slice(&CRC32C.checksum(body).to_le_bytes());
 }
 
 /// Makes the CRC of a checkpoint fit.

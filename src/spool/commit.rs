@@ -6,7 +6,7 @@
 
 use super::ledger::Fate;
 use super::log::{Active, Created, Log, Pending, Segment, made_at};
-use super::segment::{Header, encode_entry};
+use super::segment::{Base, Header, encode_entry};
 use super::upkeep::LEASE;
 use crate::config::WhenFull;
 use crate::record::{StreamId, Timestamp};
@@ -179,7 +179,8 @@ impl Log {
     fn append_batch(&mut self, active: &mut Active) -> io::Result<()> {
         self.scratch.clear();
         let room = usize::try_from(self.rules.segment_bytes.saturating_sub(active.segment.bytes)).unwrap_or(usize::MAX);
-        let count = encode_run(self.pending.iter().skip(self.written), room.min(WRITE_BYTES), &mut self.scratch)?;
+        let count =
+            encode_run(self.pending.iter().skip(self.written), active.base, room.min(WRITE_BYTES), &mut self.scratch)?;
         active.unsynced = true;
         active.file.append(&self.scratch)?;
         let bytes = u64::try_from(self.scratch.len()).unwrap_or(0);
@@ -197,9 +198,11 @@ impl Log {
     fn create(&mut self, first: u64) -> io::Result<Active> {
         self.check_unlisted()?;
         self.fs.create_dir_all(&self.dir)?;
-        let created_ms =
-            self.pending.get(self.written).and_then(|pending| made_at(&pending.record.record)).unwrap_or(0);
-        let header = Header { first, done: self.ledger.done(), created_ms, boot_id: self.rules.boot_id }.encode();
+        let record = self.pending.get(self.written).map(|pending| &pending.record.record);
+        let created_ms = record.and_then(made_at).unwrap_or(0);
+        let base = record.map_or(Base { wall_ms: 0, mono_ms: 0 }, |record| Base::of(record.time));
+        let (done, boot_id) = (self.ledger.done(), self.rules.boot_id);
+        let header = Header { first, done, created_ms, boot_id, base: Some(base) }.encode();
         let path = self.path_of(first);
         let file = self.fs.create(&path).and_then(|mut file| {
             file.append(&header)?;
@@ -211,7 +214,7 @@ impl Log {
         })?;
         let bytes = u64::try_from(header.len()).unwrap_or(0);
         let segment = Segment { first, bytes, created: Created::from_header(created_ms) };
-        Ok(Active { segment, file, next: first, unsynced: true })
+        Ok(Active { segment, base, file, next: first, unsynced: true })
     }
 
     /// Refuses to write into a folder that may hold records of an earlier run: a new checkpoint would disown them.
@@ -261,10 +264,11 @@ impl Log {
     }
 }
 
-/// Appends the entries of the first records to `out` until it has `limit` bytes, or the next number does not follow the one
+/// Appends the entries of the first records to `out`, for a segment of this base, until it has `limit` bytes, or the next number does not follow the one
 /// before: what was taken over from an earlier run has gaps. Returns how many.
 pub(super) fn encode_run<'a>(
     records: impl Iterator<Item = &'a Pending>,
+    base: Base,
     limit: usize,
     out: &mut Vec<u8>,
 ) -> io::Result<usize> {
@@ -273,7 +277,7 @@ pub(super) fn encode_run<'a>(
         if out.len() >= limit && count > 0 || next.is_some_and(|next| next != record.seq) {
             break;
         }
-        encode_entry(record, out).map_err(io::Error::other)?;
+        encode_entry(record, base, out).map_err(io::Error::other)?;
         next = record.seq.checked_add(1);
         count += 1;
     }

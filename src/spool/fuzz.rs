@@ -6,8 +6,8 @@ use super::checkpoint::Checkpoint;
 use super::fs::LogFile;
 use super::ledger::Ledger;
 use super::reader::{CHUNK, Next, SegmentReader};
-use super::segment::{Header, Step, encode_entry, step};
-use crate::record::Sequenced;
+use super::segment::{Base, Entries, Header, Step, encode_entry, step};
+use crate::record::{Sequenced, Timestamp};
 use crate::stats::StreamStatus;
 use std::io;
 use std::ops::Range;
@@ -71,18 +71,19 @@ pub fn segment(bytes: &[u8], piece: usize, mut found: impl FnMut(Range<u64>, Fou
     }
 }
 
-/// The record of an entry that takes up all of `bytes`.
-pub fn record(bytes: &[u8]) -> Option<Sequenced> {
-    match step(bytes) {
+/// The record of an entry of either version that takes up all of `bytes`, in a segment whose first record is of this time.
+pub fn record(bytes: &[u8], first: Timestamp) -> Option<Sequenced> {
+    let of = |entries| match step(bytes, entries) {
         Step::Entry { record, length } if length == bytes.len() => Some(record),
         _ => None,
-    }
+    };
+    of(Entries::V1).or_else(|| of(Entries::V2(Base::of(first))))
 }
 
-/// The entry of a record, or nothing if it is too large for one.
+/// The entry of a record as the first of its segment, or nothing if it is too large for one.
 pub fn entry(record: &Sequenced) -> Vec<u8> {
     let mut out = Vec::new();
-    let _ = encode_entry(record, &mut out);
+    let _ = encode_entry(record, Base::of(record.record.time), &mut out);
     out
 }
 

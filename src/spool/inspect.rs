@@ -57,7 +57,10 @@ struct Usable {
     first: u64,
     bytes: u64,
     header: Result<Header, HeaderError>,
+    header_is_whole: bool,
     has_entries: bool,
+    /// Nobody knows when its records were made: that needs the header.
+    is_timeless: bool,
     /// The first number of the next one.
     end: Option<u64>,
     /// Nothing but unfinished entries may stand behind its last whole one.
@@ -177,7 +180,7 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
         let finding = |kind| Finding { bytes, ..Finding::new(kind, Some(name_of(first))) };
         let unreadable = |error: io::Error| finding(Kind::Unreadable).saying(error);
         let mut reader = self.open(first).map_err(unreadable)?;
-        let header = reader.header().clone();
+        let (header, header_is_whole) = (reader.header().clone(), reader.header_is_whole());
         match &header {
             Ok(header) if header.first != first => {
                 let detail = format!("its header names {} as its first record", header.first);
@@ -186,16 +189,27 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
             Err(newer @ HeaderError::Newer(_)) => return Err(finding(Kind::Newer).saying(newer)),
             _ => {}
         }
-        let has_entries = loop {
+        let found = loop {
             match advance(&mut reader, bytes).map_err(unreadable)? {
-                Next::Entry(_) => break true,
+                Next::Entry(record) => break Some(record.record.time),
                 Next::Damage(_) => {}
-                Next::End(_) => break false,
+                Next::End(_) => break None,
             }
         };
+        let has_entries = found.is_some();
+        let is_timeless = header.is_err() && found == Some(Timestamp::UNKNOWN);
         match &header {
             Err(foreign @ HeaderError::Foreign) if !has_entries => Err(finding(Kind::Foreign).saying(foreign)),
-            _ => Ok(Usable { first, bytes, header, has_entries, end: None, may_be_torn: false }),
+            _ => Ok(Usable {
+                first,
+                bytes,
+                header,
+                header_is_whole,
+                has_entries,
+                is_timeless,
+                end: None,
+                may_be_torn: false,
+            }),
         }
     }
 
@@ -247,10 +261,17 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
         let finished = self.is_finished(segment);
         let boot_id = segment.header.as_ref().map_or([0; 16], |header| header.boot_id);
         (self.visit)(Item::Segment { boot_id, done: self.report.done })?;
-        if let (Err(error), true) = (&segment.header, segment.has_entries || !segment.may_be_torn) {
+        if !segment.header_is_whole && (segment.has_entries || !segment.may_be_torn) {
             let kind = if finished { Kind::DoneWith } else { Kind::HeaderDamaged };
             let bytes = segment.bytes.min(u64::try_from(HEADER_LEN).unwrap_or(0));
-            self.tell(Finding { bytes, ..Finding::new(kind, Some(name_of(segment.first))) }.saying(error))?;
+            let finding = Finding { bytes, ..Finding::new(kind, Some(name_of(segment.first))) };
+            self.tell(match &segment.header {
+                Ok(_) => finding.saying("one of the two copies of the header is damaged"),
+                Err(_) if segment.is_timeless => finding.saying(
+                    "both copies of the header are damaged; nobody knows the times of the records in this file",
+                ),
+                Err(error) => finding.saying(error),
+            })?;
         }
         match self.read_entries(segment)? {
             Ok(tail) => self.end_of(segment, tail),

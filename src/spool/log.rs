@@ -19,7 +19,7 @@ use super::fs::{FileSystem, LogFile};
 use super::ledger::{Fate, Ledger};
 use super::read::{Cursor, Stall};
 use super::runtime::Runtime;
-use super::segment::MAX_BODY;
+use super::segment::{Base, MAX_BODY};
 use super::{Gap, Reason};
 use crate::config::{Stream, WhenFull};
 use crate::record::{Accepted, ClockQuality, Durability, Record, Refusal, Sequenced, StreamId, Timestamp};
@@ -73,6 +73,7 @@ pub(super) struct Segment {
 /// The segment that is appended to.
 pub(super) struct Active {
     pub segment: Segment,
+    pub base: Base,
     pub file: Box<dyn LogFile>,
     /// Sequence number that the next entry must have: entries of a segment have no gaps.
     pub next: u64,

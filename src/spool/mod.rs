@@ -12,9 +12,13 @@
 //! STATE_DIR/spool/STREAM/00000000000000000042.seg   a segment, named after its first sequence number
 //! STATE_DIR/spool/STREAM/quarantine/            copies of damaged parts, and files that are no segments of ours
 //!
-//! segment    = header entry*
-//! header     = "pillseg\n"  version u16  0 u16  first u64  done u64  created_ms u64  boot_id [16]  crc u32
-//! entry      = length u32  crc u32  body[length]
+//! segment    = common base_wall_ms u64  base_mono_ms u64  crc u32  (the same once more: a second copy)  entry*
+//! common     = "pillseg\n"  version u16  0 u16  first u64  done u64  created_ms u64  boot_id [16]  crc u32
+//! entry      = length u24  mark u8  crc u32  body[length]
+//! body       = flags u8  seq N  wall N  mono N  topic B  data (the rest)
+//!
+//!              version 1, which is still read, differs in this:
+//! segment    = common entry*
 //! body       = seq N  topic B  wall_ms N  mono_ms N  quality N  encoding N  data B
 //!
 //! checkpoint = "pillchk\n"  version u16  crc u32  body
@@ -24,17 +28,31 @@
 //! RUNTIME_DIR/spool/…                           the same for the runtime tier, see `runtime`
 //! ```
 //!
-//! Numbers of fixed length (u16, u32, u64) are little endian; both versions are 1. Nothing is padded: a header takes 56 bytes.
-//! Bodies are in postcard's wire format, which comes to this:
+//! Numbers of fixed length (u8, u16, u24, u32, u64) are little endian. Segments are of version 2, checkpoints of version 1.
+//! Nothing is padded: `common` takes 56 bytes, a copy of the header of version 2 takes 76, and entries begin at byte 152; in
+//! version 1 at byte 56. Bodies are in postcard's wire format, which comes to this:
 //!
 //! - `N` is a number of up to 64 bits in LEB128: seven bits in each byte, the lowest first; the top bit says that another byte
 //!   follows. `B` is a length in bytes (`N`) and as many bytes; a topic is UTF-8. `clean` is a byte, 0 or 1.
 //! - `quality` of the wall clock: 0 trusted, 1 not set yet. `encoding` of the data: 0 JSON, 1 text (UTF-8), 2 to be shown as
 //!   base64, 3 to be sent as it is; the data itself is always the bytes as they came.
+//! - `flags`: `encoding` in bits 0 and 1, `quality` in bit 2, the form of the topic in bits 3 and 4, and 0 in the others; what
+//!   has another bit set is no entry. Form 0: the topic stands there as it is; form 1: NAME of `device/NAME/data`; form 2: T of
+//!   `app/T`. There is no form 3.
+//! - `wall` and `mono` count from the base in the header, the times of the first record. A `z` in LEB128 means `z / 2` if it is
+//!   even and `-(z + 1) / 2` if it is odd. With `d` what `wall` means, `wall_ms = base_wall_ms + d`; with `e` what `mono` means,
+//!   `mono_ms = base_mono_ms + d + e`; all of it modulo 2^64. So with clocks that run alike `mono` is 0, or close to it.
 //! - `holes` is how many pairs of numbers follow.
 //!
-//! CRCs are CRC-32C (polynomial 0x1EDC6F41, bits reflected, start and final XOR 0xFFFFFFFF; of "123456789" it is 0xE3069283). A
-//! header's covers the 52 bytes before it, an entry's its length and its body, a checkpoint's its body.
+//! `mark` tells the version of an entry where the header can't: 2 in version 2, and 0 in version 1.
+//!
+//! CRCs are CRC-32C (polynomial 0x1EDC6F41, bits reflected, start and final XOR 0xFFFFFFFF; of "123456789" it is 0xE3069283). That
+//! of `common` covers the 52 bytes before it, and says of any version that the version is whole. That of a copy of the header
+//! covers the 72 bytes before it, an entry's its length, its mark and its body, a checkpoint's its body.
+//!
+//! One whole copy of the header is enough. If both are damaged, entries are read all the same, with their numbers and their
+//! data. Only their times are not known: they are shown as `wall_ms` 0, `mono_ms` 0, and a clock that is not set yet, and no
+//! time is corrected from that.
 //!
 //! The entries of a segment have consecutive numbers, the first one that of the file's name. A process never appends to a
 //! segment of an earlier one. In the header, `done`: every record up to this number was done with when the segment was made;

@@ -156,6 +156,11 @@ impl Log {
     fn open_segment(&mut self, first: u64) -> io::Result<OpenSegment> {
         let reader = SegmentReader::new(self.fs.open(&self.path_of(first))?, first)?;
         let created_ms = reader.header().as_ref().map_or(0, |header| header.created_ms);
+        if let Err(error) = reader.header() {
+            let file = self.path_of(first);
+            let file = file.display();
+            tracing::warn!(%file, "{file}: {error}; its records are read, but the times of some may be lost with it");
+        }
         if let Some(segment) = self.segments.iter_mut().find(|segment| segment.first == first) {
             segment.created = Created::from_header(created_ms);
         }

@@ -1,7 +1,7 @@
 //! Reads a segment from front to back, past damage.
 
 use super::fs::LogFile;
-use super::segment::{HEADER_LEN, Header, HeaderError, MAX_BODY, Step, resync, step};
+use super::segment::{COMMON_LEN, Entries, HEADER_LEN, Header, HeaderError, MAX_BODY, Step, resync, step};
 use crate::record::Sequenced;
 use std::io;
 
@@ -32,6 +32,9 @@ pub struct Region {
 pub struct SegmentReader {
     file: Box<dyn LogFile>,
     header: Result<Header, HeaderError>,
+    /// No copy of the header is damaged.
+    header_is_whole: bool,
+    entries: Entries,
     /// The sequence number of the last entry.
     last: u64,
     /// Bytes read and not yet parsed begin at `parsed`.
@@ -45,18 +48,52 @@ impl SegmentReader {
     /// At the first entry. A header that can't be used is kept as an error, for entries may stand behind it.
     /// `first` is the number that the segment is named after.
     pub fn new(file: Box<dyn LogFile>, first: u64) -> io::Result<Self> {
-        let header = Err(HeaderError::Incomplete);
-        let last = first.saturating_sub(1);
-        let mut reader = SegmentReader { file, header, last, buffer: Vec::new(), parsed: 0, offset: 0 };
+        let mut reader = SegmentReader {
+            file,
+            header: Err(HeaderError::Incomplete),
+            header_is_whole: false,
+            entries: Entries::Unknown,
+            last: first.saturating_sub(1),
+            buffer: Vec::new(),
+            parsed: 0,
+            offset: 0,
+        };
         reader.fill(HEADER_LEN)?;
         reader.header = Header::decode(&reader.buffer);
-        reader.parsed = HEADER_LEN.min(reader.buffer.len());
+        reader.header_is_whole = Header::is_whole(&reader.buffer);
+        let header = reader.header.as_ref().ok().copied();
+        let start = match header {
+            Some(header) => {
+                reader.entries = header.entries();
+                header.end()
+            }
+            // It may have been one of either version: the first entry tells. Without that one, too, all is searched.
+            None if !reader.begins_at(COMMON_LEN, first)? && reader.begins_at(HEADER_LEN, first)? => HEADER_LEN,
+            None => COMMON_LEN,
+        };
+        reader.parsed = start.min(reader.buffer.len());
         Ok(reader)
+    }
+
+    /// Whether the first entry stands at `start`. Before anything is parsed.
+    fn begins_at(&mut self, start: usize, first: u64) -> io::Result<bool> {
+        loop {
+            match step(self.buffer.get(start..).unwrap_or_default(), self.entries) {
+                Step::Entry { record, .. } => return Ok(record.seq == first),
+                Step::Incomplete { needed } if self.fill(start.saturating_add(needed))? => {}
+                Step::Incomplete { .. } | Step::Corrupt => return Ok(false),
+            }
+        }
     }
 
     /// What the segment says of itself.
     pub fn header(&self) -> &Result<Header, HeaderError> {
         &self.header
+    }
+
+    /// Whether no copy of the header is damaged: one whole copy is enough to read it.
+    pub fn header_is_whole(&self) -> bool {
+        self.header_is_whole
     }
 
     /// Where the next entry starts in the file.
@@ -68,7 +105,7 @@ impl SegmentReader {
     /// Goes one step. At the end it may be called again after the file has grown.
     pub fn next(&mut self) -> io::Result<Next> {
         loop {
-            match step(self.rest()) {
+            match step(self.rest(), self.entries) {
                 // Another number is no entry of this segment, though a whole one: old bytes that a file system left behind.
                 Step::Entry { record, .. } if Some(record.seq) != self.last.checked_add(1) => return self.damage(),
                 Step::Entry { record, length } => {
@@ -122,7 +159,7 @@ impl SegmentReader {
     fn damage(&mut self) -> io::Result<Next> {
         let offset = self.position();
         while self.rest().len() < MAX_BODY && self.fill(self.rest().len() + CHUNK)? {}
-        match resync(self.rest(), self.last) {
+        match resync(self.rest(), self.entries, self.last) {
             Some((length, seq)) => {
                 self.last = seq.saturating_sub(1);
                 let bytes = self.rest().get(..length).unwrap_or_default().to_vec();
@@ -143,7 +180,7 @@ mod tests {
     use super::*;
     use crate::record::{ClockQuality, Encoding, Record, Timestamp};
     use crate::spool::fs::{Disk, FileSystem as _};
-    use crate::spool::segment::encode_entry;
+    use crate::spool::segment::{Base, encode_entry};
     use std::path::Path;
 
     fn record(seq: u64, size: usize) -> Sequenced {
@@ -153,8 +190,9 @@ mod tests {
     }
 
     fn segment(records: &[Sequenced]) -> Vec<u8> {
-        let mut bytes = Header { first: 1, done: 0, created_ms: 0, boot_id: [0; 16] }.encode();
-        records.iter().for_each(|record| encode_entry(record, &mut bytes).unwrap());
+        let base = Base { wall_ms: 1, mono_ms: 2 };
+        let mut bytes = Header { first: 1, done: 0, created_ms: 0, boot_id: [0; 16], base: Some(base) }.encode();
+        records.iter().for_each(|record| encode_entry(record, base, &mut bytes).unwrap());
         bytes
     }
 

@@ -20,7 +20,7 @@ use super::ledger::Ledger;
 use super::log::{Log, Pending, made_at};
 use super::open::{CHECKPOINT_LIMIT, numbered, set_aside};
 use super::reader::SegmentReader;
-use super::segment::{Header, HeaderError};
+use super::segment::{Base, Header, HeaderError};
 use crate::record::Timestamp;
 use std::collections::VecDeque;
 use std::io;
@@ -44,6 +44,7 @@ struct Active {
     first: u64,
     next: u64,
     bytes: u64,
+    base: Base,
     file: Box<dyn LogFile>,
 }
 
@@ -271,7 +272,7 @@ impl Runtime {
             }
             let Some(active) = &mut self.active else { return Ok(wrote) };
             self.scratch.clear();
-            let count = encode_run(pending.iter().skip(place), WRITE_BYTES, &mut self.scratch)?;
+            let count = encode_run(pending.iter().skip(place), active.base, WRITE_BYTES, &mut self.scratch)?;
             active.file.append(&self.scratch)?;
             active.bytes += u64::try_from(self.scratch.len()).unwrap_or(0);
             active.next += u64::try_from(count).unwrap_or(0);
@@ -286,7 +287,9 @@ impl Runtime {
         self.fs.create_dir_all(&self.dir)?;
         let created_ms = made_at(&first.record.record).unwrap_or(0);
         let seq = first.record.seq;
-        let header = Header { first: seq, done: ledger.done(), created_ms, boot_id: self.boot_id }.encode();
+        let base = Base::of(first.record.record.time);
+        let (done, boot_id) = (ledger.done(), self.boot_id);
+        let header = Header { first: seq, done, created_ms, boot_id, base: Some(base) }.encode();
         let path = self.path_of(seq);
         let file = self.fs.create(&path).and_then(|mut file| {
             file.append(&header)?;
@@ -295,7 +298,7 @@ impl Runtime {
         let file = file.inspect_err(|_| {
             let _ = self.fs.remove(&path);
         })?;
-        Ok(Active { first: seq, next: seq, bytes: u64::try_from(header.len()).unwrap_or(0), file })
+        Ok(Active { first: seq, next: seq, bytes: u64::try_from(header.len()).unwrap_or(0), base, file })
     }
 
     /// Refuses to write into a folder that may hold records of an earlier run: they would never be taken over.

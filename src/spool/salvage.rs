@@ -8,7 +8,7 @@ use super::fs::{FileSystem, LogFile, replace};
 use super::inspect::{Finding, Item, Report, inspect};
 use super::log::made_at;
 use super::open::CHECKPOINT_LIMIT;
-use super::segment::{Header, encode_entry};
+use super::segment::{Base, Header, encode_entry};
 use crate::record::{Sequenced, Timestamp};
 use std::io;
 use std::path::Path;
@@ -72,6 +72,7 @@ struct Open {
     file: Box<dyn LogFile>,
     /// The number that the next entry must have.
     next: u64,
+    base: Base,
     unwritten: Vec<u8>,
 }
 
@@ -92,7 +93,7 @@ impl Writer<'_> {
             Some(open) => open,
             None => self.create(record)?,
         };
-        encode_entry(record, &mut open.unwritten).map_err(io::Error::other)?;
+        encode_entry(record, open.base, &mut open.unwritten).map_err(io::Error::other)?;
         if open.unwritten.len() >= WRITE_BYTES {
             open.file.append(&open.unwritten)?;
             open.unwritten.clear();
@@ -108,10 +109,11 @@ impl Writer<'_> {
     fn create(&mut self, record: &Sequenced) -> io::Result<Open> {
         let first = record.seq;
         let created_ms = made_at(&record.record).unwrap_or(0);
-        let header = Header { first, done: self.done, created_ms, boot_id: self.boot_id };
+        let base = Base::of(record.record.time);
+        let header = Header { first, done: self.done, created_ms, boot_id: self.boot_id, base: Some(base) };
         let file = self.fs.create(&self.dir.join(format!("{first:020}.seg")))?;
         self.saved.segments += 1;
-        Ok(Open { file, next: first, unwritten: header.encode() })
+        Ok(Open { file, next: first, base, unwritten: header.encode() })
     }
 
     /// Ends the segment that is being written: it is on the medium.

@@ -38,7 +38,7 @@ pub enum Item<'a> {
 pub enum Kind {
     /// Bytes of a segment are no entries.
     Damaged,
-    /// A segment's header is damaged. The records behind it can be read.
+    /// A segment's header is damaged. The records behind it can be read; only with both copies of it their times are lost.
     HeaderDamaged,
     /// No segment has these numbers, and they wait.
     Missing,

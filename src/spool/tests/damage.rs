@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::spool::checkpoint::Checkpoint;
-use crate::spool::segment::{HEADER_LEN, Header, checksum};
+use crate::spool::segment::{COMMON_LEN, HEADER_LEN, Header, checksum};
 use rustix::io::Errno;
 
 /// Twelve stored records in three segments of four.
@@ -176,9 +176,9 @@ fn a_newer_segment_is_set_aside_and_never_removed() {
     rig.spool.close(rig.now);
     let newest = rig.files(".seg").pop().unwrap();
     let mut bytes = rig.fs.content(&newest);
-    bytes[8] = 2;
-    let crc = checksum(&bytes[..HEADER_LEN - 4]).to_le_bytes();
-    bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&crc);
+    bytes[8] = 3;
+    let crc = checksum(&bytes[..COMMON_LEN - 4]).to_le_bytes();
+    bytes[COMMON_LEN - 4..COMMON_LEN].copy_from_slice(&crc);
     rig.fs.put(&newest, &bytes);
     rig.reopen();
     assert_eq!(rig.numbers(T), (1..=8).collect::<Vec<_>>());

@@ -8,8 +8,9 @@ mod model;
 mod tiers;
 mod time;
 mod tools;
+mod versions;
 
-use super::segment::{HEADER_LEN, Step, step};
+use super::segment::{Header, Step, step};
 use super::sim::{Call, SimFs};
 use super::{Options, Spool};
 use crate::config::{Stream, Sync, WhenFull};
@@ -165,11 +166,14 @@ impl Rig {
     /// Flips a byte in the entry at this place of a segment.
     fn damage_entry(&self, path: &Path, index: usize) {
         let bytes = self.fs.content(path);
-        let mut offset = HEADER_LEN;
+        let header = Header::decode(&bytes).unwrap();
+        let mut offset = header.end();
         for _ in 0..index {
-            let Step::Entry { length, .. } = step(&bytes[offset..]) else { panic!("no entry at {offset}") };
+            let Step::Entry { length, .. } = step(&bytes[offset..], header.entries()) else {
+                panic!("no entry at {offset}")
+            };
             offset += length;
         }
-        self.fs.flip(path, offset + 20);
+        self.fs.flip(path, offset + 12);
     }
 }
