@@ -14,7 +14,7 @@
 //!
 //! The back-off starts over only after the device has sent something: a port that opens and hangs up at once is not a
 //! working one. A device that is plugged in again ends the wait at once, see `arrival`; one that comes and goes in silence,
-//! after [`FIRST_DELAY`].
+//! after a quarter of a second.
 //!
 //! While the records' channel is full the port is not read. The kernel holds what it can, then makes the device
 //! wait if flow control is configured; without it, what comes on top of that is lost, as on any serial line that
