@@ -23,6 +23,8 @@ pub(super) enum Error {
     NotFound,
     #[error("there is no device {0:?}; ask GET /v1/devices")]
     NoDevice(String),
+    #[error("there is no serial device {0:?}, and only those keep their last bytes; ask GET /v1/devices")]
+    NoTrace(String),
     #[error("this path takes {0} only")]
     Method(&'static str),
     #[error("the body did not arrive within 30 s")]
@@ -41,7 +43,7 @@ impl Error {
     fn status(&self) -> StatusCode {
         match self {
             Error::Bad(_) | Error::CutOff => StatusCode::BAD_REQUEST,
-            Error::NotFound | Error::NoDevice(_) => StatusCode::NOT_FOUND,
+            Error::NotFound | Error::NoDevice(_) | Error::NoTrace(_) => StatusCode::NOT_FOUND,
             Error::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Error::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,

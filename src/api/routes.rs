@@ -55,7 +55,7 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Answe
 async fn trace(api: &Api, path: &str) -> Result<Answer, Error> {
     let name = path.strip_prefix("/v1/devices/").and_then(|rest| rest.strip_suffix("/trace"));
     let name = name.filter(|name| !name.contains('/')).ok_or(Error::NotFound)?;
-    let device = api.traces.get(name).ok_or_else(|| Error::NoDevice(name.to_owned()))?;
+    let device = api.traces.get(name).ok_or_else(|| Error::NoTrace(name.to_owned()))?;
     let (request, answer) = oneshot::channel();
     let asked = async {
         device.send(request).await.ok()?;
