@@ -6,7 +6,8 @@
 //! socket. Nothing else does: no broker, no device, no disk.
 //!
 //! Stopping (SIGTERM, SIGINT): no more commands are begun; devices and local API stop taking in, and say of each command that
-//! was under way what became of it; what they took goes through ingest into the spool; the publisher delivers what it can within [`DRAIN`] and says good-bye; the spool is closed.
+//! was under way what became of it; what they took goes through ingest into the spool; the publisher delivers what it can
+//! within [`DRAIN`] and says good-bye; the spool is closed.
 
 use crate::api::{self, Api};
 use crate::command::Order;
