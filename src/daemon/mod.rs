@@ -1,6 +1,6 @@
 //! The daemon: opens everything, starts the flows, watches over them, and stops them in the order of the data's way.
 //!
-//! The only place that sees the whole configuration. One thread for all flows, one for the spool.
+//! The only place that sees the whole configuration; `devices` starts the devices' tasks. One thread for all flows, one for the spool.
 //!
 //! What keeps it from starting: a configuration that can't be meant (exit 78), and another process that has its spool or its
 //! socket. Nothing else does: no broker, no device, no disk.
@@ -9,13 +9,10 @@
 //! was under way what became of it; what they took goes through ingest into the spool; the publisher delivers what it can
 //! within [`DRAIN`] and says good-bye; the spool is closed.
 
+mod devices;
+
 use crate::api::{self, Api};
-use crate::command::Order;
-use crate::config::{self, Commands, Config};
-use crate::device;
-use crate::device::gpio::cdev::Cdev;
-use crate::device::gpio::counter::Keep;
-use crate::device::gpio::liveness::{Liveness, Missing};
+use crate::config::Config;
 use crate::dispatch::{self, journal};
 use crate::health::{self, Identity};
 use crate::host;
@@ -24,12 +21,13 @@ use crate::listen::{self, Listener, alive};
 use crate::publish::{self, Farewell, Publisher};
 use crate::pulse::Heart;
 use crate::record::Submission;
-use crate::spool::fs::{Disk, FileSystem as _, replace};
+use crate::spool::fs::Disk;
 use crate::spool::{self, thread};
-use crate::stats::{CommandCounts, DeviceStatus, HostStatus, LinkState, LinkStatus, SessionStatus};
+use crate::stats::{CommandCounts, HostStatus, LinkStatus, SessionStatus};
+use devices::Devices;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,36 +79,6 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     // Whatever is still blocked must not keep the process from ending.
     runtime.shutdown_background();
     result
-}
-
-/// What the other flows have to know of the devices.
-#[derive(Default)]
-struct Devices {
-    /// What each says of itself.
-    shown: Vec<(String, watch::Receiver<DeviceStatus>)>,
-    /// What each allows.
-    rules: BTreeMap<String, Option<Commands>>,
-    /// Those that take commands.
-    orders_to: BTreeMap<String, mpsc::Sender<Order>>,
-}
-
-impl Devices {
-    /// A new device's ends of its channels.
-    fn add(
-        &mut self,
-        name: &str,
-        kind: &str,
-        commands: Option<&Commands>,
-    ) -> (mpsc::Receiver<Order>, watch::Sender<DeviceStatus>) {
-        let (status, shown) = watch::channel(DeviceStatus::closed(kind, host::now().wall_ms));
-        let (to_device, orders) = mpsc::channel(device::ORDERS);
-        self.shown.push((name.to_owned(), shown));
-        self.rules.insert(name.to_owned(), commands.cloned());
-        if commands.is_some() {
-            self.orders_to.insert(name.to_owned(), to_device);
-        }
-        (orders, status)
-    }
 }
 
 /// The flows that run, each with what stops it.
@@ -201,73 +169,19 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         Err(error) => tracing::error!("there is no local API: {error}"),
     }
 
-    let mut devices = Devices::default();
     let (link, link_shown) = watch::channel(LinkStatus { since_ms: host::now().wall_ms, ..LinkStatus::default() });
-    for serial in config.serial {
-        let (orders, status) = devices.add(&serial.name, "serial", serial.commands.as_ref());
-        let wiring = device::Wiring {
-            orders,
-            traces: asked.remove(&serial.name).unwrap_or_else(|| mpsc::channel(1).1),
-            submissions: submissions.clone(),
-            status,
-            clock: host::now,
-            pulse: heart.pulse(format!("device {}", serial.name)),
-            stop: sources_stop.clone(),
-        };
-        sources.spawn(async move {
-            device::serial::run(serial, wiring).await;
-            "device"
-        });
-    }
-    for bus in config.modbus {
-        let (orders, status) = devices.add(&bus.name, "modbus", None);
-        let mut unit = |unit: &config::modbus::Unit| {
-            let (orders, status) = devices.add(&unit.name, "modbus-unit", unit.commands.as_ref());
-            device::modbus::UnitWiring { orders, status }
-        };
-        let units = bus.units.iter().map(&mut unit).collect();
-        let wiring = device::Wiring {
-            orders,
-            traces: mpsc::channel(1).1,
-            submissions: submissions.clone(),
-            status,
-            clock: host::now,
-            pulse: heart.pulse(format!("device {}", bus.name)),
-            stop: sources_stop.clone(),
-        };
-        sources.spawn(async move {
-            device::modbus::run(bus, wiring, units).await;
-            "device"
-        });
-    }
-    let liveness = (!config.gpio.is_empty()).then(|| liveness(link_shown.clone()));
-    for gpio in config.gpio {
-        let Some(liveness) = liveness.clone() else { break };
-        let commands = match &gpio.direction {
-            config::Direction::Input(_) => None,
-            config::Direction::Output(output) => output.commands.as_ref(),
-        };
-        let (orders, status) = devices.add(&gpio.name, "gpio", commands);
-        let wiring = device::Wiring {
-            orders,
-            traces: mpsc::channel(1).1,
-            submissions: submissions.clone(),
-            status,
-            clock: host::now,
-            pulse: heart.pulse(format!("device {}", gpio.name)),
-            stop: sources_stop.clone(),
-        };
-        let keep = Keep {
-            runtime_dir: config.runtime_dir.clone(),
-            state_dir: config.state_dir.clone(),
-            replace: replace_file,
-        };
-        sources.spawn(async move {
-            device::gpio::run(gpio, wiring, Cdev, keep, liveness).await;
-            "device"
-        });
-    }
-    let Devices { shown: devices, rules, orders_to } = devices;
+    let ground = devices::Ground {
+        submissions: &submissions,
+        asked,
+        link: link_shown.clone(),
+        runtime_dir: &config.runtime_dir,
+        state_dir: &config.state_dir,
+        heart: &mut heart,
+        stop: &sources_stop,
+        sources: &mut sources,
+    };
+    let configured = devices::Configured { serial: config.serial, modbus: config.modbus, gpio: config.gpio };
+    let Devices { shown: devices, rules, orders_to } = devices::start(configured, ground);
 
     let identity = Identity {
         instance: config.instance.clone(),
@@ -361,28 +275,6 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         stop_publisher,
         spool,
     })
-}
-
-/// Replaces a file as a whole, in a folder that is made if need be.
-fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        Disk.create_dir_all(folder)?;
-    }
-    replace(&Disk, path, content)
-}
-
-/// What outputs depend on: the link now; the application's heartbeat would be joined to it here.
-fn liveness(mut link: watch::Receiver<LinkStatus>) -> Liveness {
-    let is_missing = |link: &LinkStatus| !matches!(link.state, LinkState::Connected | LinkState::Draining);
-    let missing = move |link: &LinkStatus| is_missing(link).then_some(Missing::Link);
-    let (tell, told) = watch::channel(missing(&link.borrow_and_update()));
-    tokio::spawn(async move {
-        while link.changed().await.is_ok() {
-            let now = missing(&link.borrow_and_update());
-            tell.send_if_modified(|before| std::mem::replace(before, now) != now);
-        }
-    });
-    Liveness::new(told)
 }
 
 impl Flows {
