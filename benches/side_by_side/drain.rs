@@ -119,7 +119,7 @@ impl Drain<'_> {
         let state = self.scratch.path("drain");
         copy(&self.backlog, &state)?;
         let watch = self.watch(observer, self.records)?;
-        let setup = Setup { state: &state, broker: Some(self.broker.port()), serial: None, more: "" };
+        let setup = Setup { state: &state, broker: Some(self.broker.port()), serial: &[], more: "" };
         let mut sidecar = Sidecar::start(&setup, self.scratch)?;
         results.add(self.records, watch.result()?, sidecar.id())?;
         sidecar.delivered(self.records as u64)?;
@@ -149,7 +149,7 @@ impl Drain<'_> {
 /// Fills a spool while no broker is in reach.
 fn fill(scratch: &Scratch, records: usize) -> Result<PathBuf> {
     let state = scratch.path("backlog");
-    let mut sidecar = Sidecar::start(&Setup { state: &state, broker: None, serial: None, more: "" }, scratch)?;
+    let mut sidecar = Sidecar::start(&Setup { state: &state, broker: None, serial: &[], more: "" }, scratch)?;
     sidecar.ready()?;
     let lines = |from: usize, to: usize| (from..to).map(|number| record(number) + "\n").collect::<String>();
     sidecar.publish("first", lines(0, 1).as_bytes())?;

@@ -1,11 +1,12 @@
 //! pillion side by side with what one would use instead, in one run: see `benches/README.md`.
 //!
 //! ```text
-//! main ── drain  ─┐              sidecar     pillion's binary, its folders, its local API
-//!      ├─ steady ─┼─ on top of   rivals      bare rumqttc, mosquitto_pub, socat | mosquitto_pub
-//!      ├─ rest   ─┤              broker, subscriber, serial_line    what stands around them
-//!      └─ spool  ─┘
-//!                                process, gauges, scratch, tally    children, /proc, folders, medians
+//! main ── drain    ─┐              sidecar     pillion's binary, its folders, its local API
+//!      ├─ steady   ─┤              rivals      bare rumqttc, mosquitto_pub, socat | mosquitto_pub
+//!      ├─ framings ─┼─ on top of   latency     frames of serial lines, seen behind the broker
+//!      ├─ ports    ─┤              broker, subscriber, serial_line    what stands around them
+//!      ├─ rest     ─┤              process, gauges, scratch, tally    children, /proc, folders, medians
+//!      └─ spool    ─┘
 //! ```
 //!
 //! Constraints: contenders take turns, so that a machine that slows down slows all of them; nobody is measured by its own
@@ -18,8 +19,11 @@
 
 mod broker;
 mod drain;
+mod framings;
 mod gauges;
+mod latency;
 mod machine;
+mod ports;
 mod process;
 mod rest;
 mod rivals;
@@ -37,8 +41,8 @@ use std::process::ExitCode;
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Broken>;
 
-const USAGE: &str = "usage: benches/run [--quick] [drain] [steady] [rest] [spool]";
-const PARTS: [&str; 4] = ["drain", "steady", "rest", "spool"];
+const USAGE: &str = "usage: benches/run [--quick] [drain] [steady] [framings] [ports] [rest] [spool]";
+const PARTS: [&str; 6] = ["drain", "steady", "framings", "ports", "rest", "spool"];
 
 /// What the command line asks for.
 struct Order {
@@ -92,6 +96,12 @@ fn run(order: &Order) -> Result<()> {
     }
     if wanted("steady") {
         steady::run(&scratch, order.quick, &mut verdict)?;
+    }
+    if wanted("framings") {
+        framings::run(&scratch, order.quick, &mut verdict)?;
+    }
+    if wanted("ports") {
+        ports::run(&scratch, order.quick, &mut verdict)?;
     }
     if wanted("rest") {
         rest::run(&scratch, order.quick, &mut verdict)?;

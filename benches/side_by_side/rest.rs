@@ -1,8 +1,8 @@
 //! Nothing happens: what pillion costs a machine while its device is silent and its broker is connected.
 
 use super::scratch::Scratch;
-use super::serial_line::SerialLine;
-use super::sidecar::{Setup, Sidecar};
+use super::serial_line::{LINES, SerialLine};
+use super::sidecar::{DEVICE, Setup, Sidecar};
 use super::tally::{Rounds, Target, Unit, Verdict};
 use super::{Result, gauges};
 use crate::broker::Broker;
@@ -17,9 +17,9 @@ pub fn run(scratch: &Scratch, quick: bool, verdict: &mut Verdict) -> Result<()> 
     let broker = Broker::start(scratch)?;
     let (mut resident, mut wakeups, mut cpu_ms) = (Rounds::default(), Rounds::default(), Rounds::default());
     for round in 0..rounds {
-        let line = SerialLine::new(Instant::now())?;
+        let line = SerialLine::new(DEVICE, LINES, Instant::now())?;
         let state = scratch.path(&format!("rest-{round}"));
-        let setup = Setup { state: &state, broker: Some(broker.port()), serial: Some(line.path()), more: "" };
+        let setup = Setup { state: &state, broker: Some(broker.port()), serial: &[&line], more: "" };
         let mut sidecar = Sidecar::start(&setup, scratch)?;
         sidecar.online()?;
         std::thread::sleep(before);

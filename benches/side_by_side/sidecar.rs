@@ -3,6 +3,7 @@
 use super::Result;
 use super::process::Process;
 use super::scratch::Scratch;
+use super::serial_line::SerialLine;
 use pillion::stats::{LinkState, Status};
 use std::fs;
 use std::io::{Read, Write};
@@ -33,8 +34,8 @@ pub struct Setup<'s> {
     pub state: &'s Path,
     /// The broker's port on the loopback device; none: it is not reachable.
     pub broker: Option<u16>,
-    /// A serial device.
-    pub serial: Option<&'s Path>,
+    /// Serial devices.
+    pub serial: &'s [&'s SerialLine],
     /// More configuration, in TOML.
     pub more: &'s str,
 }
@@ -146,13 +147,11 @@ impl Sidecar {
 /// Nothing but what the bench needs: defaults are what people run.
 fn configuration(setup: &Setup<'_>, runtime: &Path) -> String {
     let port = setup.broker.unwrap_or(NOBODY);
-    let device = setup
-        .serial
-        .map_or_else(String::new, |path| format!("[[serial]]\nname = \"{DEVICE}\"\npath = {path:?}\nbaud = 115200\n"));
+    let devices: String = setup.serial.iter().map(|line| line.section()).collect();
     format!(
         "state_dir = {:?}\nruntime_dir = {runtime:?}\n\
          [mqtt]\nservers = [\"mqtt://127.0.0.1:{port}\"]\ntopic_prefix = \"{PREFIX}\"\ninflight = {WINDOW}\n\
-         [spool]\nsync = \"1s\"\n{device}{}",
+         [spool]\nsync = \"1s\"\n{devices}{}",
         setup.state, setup.more
     )
 }

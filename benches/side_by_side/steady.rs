@@ -1,14 +1,13 @@
 //! A serial device talks steadily: how late its lines are behind the broker, and what a line costs.
 //!
-//! The same device for both: a pseudo terminal that the contender opens, 1,000 lines a second. Each line carries the
-//! time at which it was written; the observer subtracts that from the time at which it read the line.
+//! The same device for both: a pseudo terminal that the contender opens, 1,000 lines a second.
 
+use super::latency::{Watch, topic};
 use super::rivals::Pipeline;
 use super::scratch::Scratch;
-use super::serial_line::{SerialLine, read_line};
-use super::sidecar::{DEVICE, PREFIX, Setup, Sidecar};
-use super::subscriber::Subscriber;
-use super::tally::{Rounds, Target, Unit, Verdict, quantile};
+use super::serial_line::{LINES, SerialLine, send_steadily};
+use super::sidecar::{DEVICE, Setup, Sidecar};
+use super::tally::{Rounds, Target, Unit, Verdict};
 use super::{Result, gauges};
 use crate::broker::Broker;
 use std::time::{Duration, Instant};
@@ -17,10 +16,6 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(1);
 /// More than pillion's `sync`: what would be written to disk has been written by then.
 const AFTERWARDS: Duration = Duration::from_millis(1500);
-/// The number of lines that are not measured.
-const UNMEASURED: u64 = 0;
-/// How long a contender may take until its first line arrives.
-const START: Duration = Duration::from_secs(20);
 
 /// What one contender's rounds have shown.
 #[derive(Default)]
@@ -28,13 +23,6 @@ struct Results {
     median_ms: Rounds,
     late_ms: Rounds,
     cpu_s: Rounds,
-}
-
-/// What the observer tells.
-enum Seen {
-    Unmeasured,
-    /// Every line has come: their latencies in milliseconds.
-    All(Vec<f64>),
 }
 
 pub fn run(scratch: &Scratch, quick: bool, verdict: &mut Verdict) -> Result<()> {
@@ -63,10 +51,10 @@ pub fn run(scratch: &Scratch, quick: bool, verdict: &mut Verdict) -> Result<()> 
 /// Returns how many bytes were written to disk.
 fn sidecar(scratch: &Scratch, broker: &Broker, round: usize, lines: u64, results: &mut Results) -> Result<f64> {
     let epoch = Instant::now();
-    let line = SerialLine::new(epoch)?;
-    let watch = watch(broker, epoch, lines)?;
+    let line = SerialLine::new(DEVICE, LINES, epoch)?;
+    let watch = Watch::start(broker, epoch, &[&line], lines)?;
     let state = scratch.path(&format!("steady-{round}"));
-    let setup = Setup { state: &state, broker: Some(broker.port()), serial: Some(line.path()), more: "" };
+    let setup = Setup { state: &state, broker: Some(broker.port()), serial: &[&line], more: "" };
     let mut sidecar = Sidecar::start(&setup, scratch)?;
     sidecar.online()?;
     let (id, mut written) = (sidecar.id(), 0);
@@ -84,9 +72,9 @@ fn sidecar(scratch: &Scratch, broker: &Broker, round: usize, lines: u64, results
 
 fn pipeline(scratch: &Scratch, broker: &Broker, lines: u64, results: &mut Results) -> Result<()> {
     let epoch = Instant::now();
-    let line = SerialLine::new(epoch)?;
-    let watch = watch(broker, epoch, lines)?;
-    let pipeline = Pipeline::start(broker.port(), &format!("device/{DEVICE}/data"), line.path(), scratch)?;
+    let line = SerialLine::new(DEVICE, LINES, epoch)?;
+    let watch = Watch::start(broker, epoch, &[&line], lines)?;
+    let pipeline = Pipeline::start(broker.port(), &topic(DEVICE), line.path(), scratch)?;
     measure(line, &watch, lines, |_| pipeline.cpu(), results)?;
     pipeline.stop()
 }
@@ -100,53 +88,20 @@ enum Moment {
 
 fn measure(
     mut line: SerialLine,
-    watch: &Subscriber<Seen>,
+    watch: &Watch,
     lines: u64,
     mut cpu: impl FnMut(Moment) -> Result<Duration>,
     results: &mut Results,
 ) -> Result<()> {
-    wait_for_first(&mut line, watch)?;
+    watch.wait_for_first(&mut [&mut line])?;
     std::thread::sleep(AFTERWARDS);
     let before = cpu(Moment::Before)?;
-    line.send_steadily(lines, PAUSE)?;
-    let latencies = loop {
-        match watch.result()? {
-            Seen::Unmeasured => {}
-            Seen::All(latencies) => break latencies,
-        }
-    };
+    send_steadily(&mut [&mut line], lines, PAUSE, Duration::ZERO)?;
+    let latencies = watch.all()?;
     std::thread::sleep(AFTERWARDS);
     let used = cpu(Moment::After)? - before;
-    results.median_ms.add(quantile(&latencies, 0.5));
-    results.late_ms.add(quantile(&latencies, 0.99));
+    results.median_ms.add(latencies.median());
+    results.late_ms.add(latencies.late());
     results.cpu_s.add(used.as_secs_f64() * 100_000.0 / lines as f64);
     Ok(())
-}
-
-/// Sends lines until one has come through: a terminal that is being opened may drop what was written before.
-fn wait_for_first(line: &mut SerialLine, watch: &Subscriber<Seen>) -> Result<()> {
-    let deadline = Instant::now() + START;
-    while Instant::now() < deadline {
-        line.send(UNMEASURED)?;
-        if watch.result_within(Duration::from_millis(100))?.is_some() {
-            return Ok(());
-        }
-    }
-    Err(format!("no line came through within {} s", START.as_secs()).into())
-}
-
-fn watch(broker: &Broker, epoch: Instant, lines: u64) -> Result<Subscriber<Seen>> {
-    let topic = format!("{PREFIX}/device/{DEVICE}/data");
-    let mut latencies = Vec::new();
-    let mut next = 1;
-    Subscriber::start(broker.port(), &[&topic], move |publish, at| match read_line(&publish.payload) {
-        Some((UNMEASURED, _)) => Some(Seen::Unmeasured),
-        // In order and each once, for nothing goes wrong here; a gap lets the observer wait in vain.
-        Some((number, sent)) if number == next => {
-            next += 1;
-            latencies.push((at - epoch).saturating_sub(sent).as_secs_f64() * 1000.0);
-            (number == lines).then(|| Seen::All(std::mem::take(&mut latencies)))
-        }
-        _ => None,
-    })
 }

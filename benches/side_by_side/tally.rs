@@ -44,6 +44,7 @@ pub enum Unit {
     Seconds,
     Mebibytes,
     Bytes,
+    Frames,
     Ratio,
     WakeUps,
     Syncs,
@@ -57,6 +58,7 @@ impl Unit {
             Unit::Seconds => "s",
             Unit::Mebibytes => "MiB",
             Unit::Bytes => "bytes",
+            Unit::Frames => "frames",
             Unit::Ratio => "×",
             Unit::WakeUps | Unit::Syncs => "/s",
         }
@@ -64,7 +66,7 @@ impl Unit {
 
     fn show(self, value: f64) -> String {
         match self {
-            Unit::PerSecond | Unit::Bytes => thousands(value),
+            Unit::PerSecond | Unit::Bytes | Unit::Frames => thousands(value),
             Unit::Milliseconds | Unit::Seconds => format!("{value:.3}"),
             Unit::Mebibytes | Unit::Ratio | Unit::WakeUps | Unit::Syncs => format!("{value:.2}"),
         }
