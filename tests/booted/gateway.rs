@@ -1,0 +1,141 @@
+//! A gateway: pillion installed on a booted system, an application that does what it is told, and a broker behind a link.
+
+use crate::common::SOON;
+use crate::common::http::{self, Answer};
+use crate::common::mosquitto::Mosquitto;
+use crate::common::relay::Relay;
+use crate::common::sidecar::{PILLION, STREAM};
+use crate::common::subscriber::Subscriber;
+use crate::container::Container;
+use serde_json::Value;
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+/// The application's unit, and pillion's.
+pub const APP: &str = "gateway.service";
+pub const SIDECAR: &str = "pillion@gateway.service";
+
+/// What its status has to hold of the link while it has one.
+const ONLINE: &str = "connected";
+
+/// The application: a shell that carries out the lines that come in by a pipe, each as soon as the former is done.
+const APPLICATION: &str = "#!/bin/sh\nexec 3<> /run/orders\nwhile read -r order <&3; do eval \"$order\"; done\n";
+
+/// The whole of it. The test's thread is on its network from `boot` on.
+pub struct Gateway {
+    pub mosquitto: Mosquitto,
+    pub relay: Relay,
+    pub subscriber: Subscriber,
+    /// Outlives the others, which are on its network.
+    pub container: Container,
+}
+
+impl Gateway {
+    /// Installs everything and starts the broker alone. `None` where no container can be booted.
+    pub fn boot() -> Option<Self> {
+        let container = Container::boot(&[(Path::new(PILLION), "/usr/bin/pillion")])?;
+        container.join_network();
+        let mosquitto = Mosquitto::start();
+        let relay = Relay::to(mosquitto.address());
+        let subscriber = Subscriber::at(mosquitto.address());
+        let gateway = Gateway { mosquitto, relay, subscriber, container };
+        let inside = &gateway.container;
+        inside.write("/etc/systemd/system/pillion@.service", include_str!("../../systemd/pillion@.service"));
+        inside.write("/usr/local/bin/gateway", APPLICATION);
+        inside.shell(
+            "useradd --system --no-create-home --shell /usr/sbin/nologin pillion
+            chmod +x /usr/local/bin/gateway
+            mkfifo /run/orders",
+        );
+        gateway.configure("");
+        gateway.application("");
+        inside.shell("systemctl enable pillion@gateway");
+        Some(gateway)
+    }
+
+    /// Writes pillion's configuration, with more tables.
+    pub fn configure(&self, tables: &str) {
+        let server = self.relay.url();
+        let text = format!(
+            "[app]\nunit = {APP:?}\n[mqtt]\nservers = [{server:?}]\ntopic_prefix = \"p\"\n[stream.{STREAM}]\n{tables}\n"
+        );
+        self.container.write("/etc/pillion/gateway.toml", &text);
+        self.container.shell("chgrp -R pillion /etc/pillion && chmod 640 /etc/pillion/gateway.toml");
+    }
+
+    /// Writes the application's unit, with more lines in `[Service]`.
+    pub fn application(&self, lines: &str) {
+        let text = format!("[Service]\nType=exec\nExecStart=/usr/local/bin/gateway\n{lines}\n");
+        self.container.write(&format!("/etc/systemd/system/{APP}"), &text);
+        self.container.shell("systemctl daemon-reload");
+    }
+
+    /// Adds lines to `[Service]` of pillion's unit.
+    pub fn drop_in(&self, lines: &str) {
+        self.container.write("/etc/systemd/system/pillion@.service.d/test.conf", &format!("[Service]\n{lines}\n"));
+        self.container.shell("systemctl daemon-reload");
+    }
+
+    /// Starts the application, and waits for pillion to be connected.
+    pub fn start(&self) {
+        self.container.shell(&format!("systemctl start {APP}"));
+        self.expect_status("the link", |status| status["link"]["state"] == ONLINE);
+    }
+
+    /// Has the application carry out a line of shell.
+    pub fn order(&self, line: &str) {
+        let output = self.container.run(&["sh", "-c", "echo \"$0\" > /run/orders", line]);
+        assert!(output.status.success(), "{line}: {output:?}");
+    }
+
+    /// Waits until a unit is in this state.
+    pub fn expect_state(&self, unit: &str, state: &str) {
+        self.container.expect_property(unit, "ActiveState", |now| now == state);
+    }
+
+    /// Waits until a unit is active in another invocation than this one, and returns the new one.
+    pub fn expect_another(&self, unit: &str, invocation: &str) -> String {
+        let another = |now: &str| !now.is_empty() && now != invocation;
+        let now = self.container.expect_property(unit, "InvocationID", another);
+        self.expect_state(unit, "active");
+        now
+    }
+
+    /// A unit's invocation; another one after each start.
+    pub fn invocation(&self, unit: &str) -> String {
+        self.container.property(unit, "InvocationID")
+    }
+
+    /// A unit's main process.
+    pub fn main_pid(&self, unit: &str) -> String {
+        self.container.property(unit, "MainPID")
+    }
+
+    /// A request to pillion's local API, by root.
+    pub fn request(&self, method: &str, target: &str, body: &str) -> io::Result<Answer> {
+        let socket = self.container.path("/run/pillion/gateway/pillion.sock");
+        http::request(&socket, method, target, "text/plain", body.as_bytes())
+    }
+
+    /// Publishes one record to `STREAM`, that must be accepted.
+    pub fn publish(&self, text: &str) {
+        let answer = self.request("POST", &format!("/v1/publish?topic=orders&stream={STREAM}"), text).unwrap();
+        assert_eq!((answer.code, &answer.json["accepted"]), (200, &Value::from(1)), "{text:?}: {answer:?}");
+    }
+
+    /// Waits until pillion answers with a status that satisfies `right`, and returns it.
+    pub fn expect_status(&self, what: &str, right: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + SOON;
+        let mut last = Value::Null;
+        while Instant::now() < deadline {
+            // It may not be up, or come back just now.
+            last = self.request("GET", "/v1/status", "").map_or(Value::Null, |answer| answer.json);
+            if right(&last) {
+                return last;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("waited {SOON:?} for {what}; {last:#}");
+    }
+}
