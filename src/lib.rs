@@ -21,7 +21,7 @@
 //! | 3 | [`ingest`] · [`publish`] · [`listen`] · [`dispatch`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
 //! | 2 | [`device`] · [`spool`] · [`mqtt`] · [`host`] · [`api`] | one room per thing in the world: devices, disk, broker, machine, local clients |
 //! | 1 | [`frame`] · [`inflight`] · [`backoff`] · [`pace`] | pure state machines: no I/O, no clock of their own |
-//! | 0 | [`record`] · [`command`] · [`stats`] · [`pulse`] · [`logline`] · [`config`] | the vocabulary |
+//! | 0 | [`record`] · [`command`] · [`inbound`] · [`stats`] · [`pulse`] · [`logline`] · [`config`] | the vocabulary |
 //!
 //! Where to go for a change: a new framing is a file in [`frame`]; a new kind of device a file in [`device`]; what is on
 //! disk is described at the head of [`spool`]; what goes to the broker, and how a PUBACK finds its record, at the head of
@@ -33,6 +33,7 @@ pub mod pulse;
 pub mod record;
 // A command's answer is encoded as a record is.
 pub mod command;
+pub mod inbound;
 pub mod stats;
 // The configuration speaks of payloads, which are explained in `record`.
 pub mod config;

@@ -108,7 +108,7 @@ pub struct CommandsStatus {
     pub counts: CommandCounts,
 }
 
-/// The session with the broker in which commands come.
+/// The session with the broker in which commands come, and messages for the application.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SessionStatus {
     /// Where it stands. `connected`: the broker has confirmed the subscription.
@@ -127,6 +127,12 @@ pub struct SessionStatus {
     pub received: u64,
     /// Sessions that had to be given up with all commands in them, since the broker sent something that can't be taken.
     pub resets: u64,
+    /// Topic filters that the broker does not allow us to subscribe to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<String>,
+    /// Topic filters that are not subscribed to, since the broker seems to keep something there that can't be taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<String>,
 }
 
 /// What became of commands since the sidecar started.

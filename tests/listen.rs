@@ -5,8 +5,9 @@ use bytes::BytesMut;
 use pillion::command::{Origin, Request};
 use pillion::config::{Mqtt, Server};
 use pillion::host;
+use pillion::inbound::{Delivered, Settings};
 use pillion::listen::alive::Alive;
-use pillion::listen::{Listener, Wiring};
+use pillion::listen::{Listener, Outlets, Wiring};
 use pillion::pulse::Heart;
 use pillion::record::Submission;
 use pillion::stats::{LinkState, SessionStatus};
@@ -57,6 +58,27 @@ impl Peer {
         self.write(Packet::Publish(publish)).await;
     }
 
+    async fn publish_at(&mut self, topic: &str, pkid: u16, retain: bool) {
+        let publish = Publish { pkid, retain, ..Publish::new(topic, QoS::AtLeastOnce, "x") };
+        self.write(Packet::Publish(publish)).await;
+    }
+
+    /// Answers so many SUBSCRIBEs: what is below `denied` gets a no.
+    async fn grant(&mut self, count: usize, denied: &str) -> Vec<String> {
+        let mut filters = Vec::new();
+        for _ in 0..count {
+            let Packet::Subscribe(subscribe) = self.read().await else { panic!("no SUBSCRIBE") };
+            assert_eq!(subscribe.filters.len(), 1);
+            filters.push(subscribe.filters[0].path.clone());
+            let code = match subscribe.filters[0].path.starts_with(denied) {
+                true => SubscribeReasonCode::Failure,
+                false => SubscribeReasonCode::Success(QoS::AtLeastOnce),
+            };
+            self.write(Packet::SubAck(SubAck::new(subscribe.pkid, vec![code]))).await;
+        }
+        filters
+    }
+
     /// The next PUBACK; pings are answered.
     async fn acknowledged(&mut self) -> u16 {
         loop {
@@ -73,6 +95,8 @@ impl Peer {
 struct Rig {
     broker: TcpListener,
     requests: mpsc::Receiver<Request>,
+    messages: mpsc::Receiver<Delivered>,
+    settings: mpsc::Receiver<Settings>,
     events: mpsc::Receiver<Submission>,
     status: watch::Receiver<SessionStatus>,
     stop: watch::Sender<bool>,
@@ -82,7 +106,12 @@ struct Rig {
 }
 
 impl Rig {
+    /// With devices that take commands, and nothing else.
     async fn start(room: usize) -> Self {
+        Rig::start_with(room, false).await
+    }
+
+    async fn start_with(room: usize, application: bool) -> Self {
         let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let mqtt = Mqtt {
@@ -98,12 +127,18 @@ impl Rig {
             backfill_rate: 0,
         };
         let (to_test, requests) = mpsc::channel(room);
+        let (to_inbox, messages) = mpsc::channel(room);
+        let (to_store, settings) = mpsc::channel(room);
         let (submissions, events) = mpsc::channel(8);
         let (status_in, status) = watch::channel(SessionStatus::default());
         let (stop, stopped) = watch::channel(false);
         let mut heart = Heart::default();
         let wiring = Wiring {
-            requests: to_test,
+            outlets: Outlets {
+                devices: Some(to_test),
+                application: application.then_some(to_inbox),
+                settings: application.then_some(to_store),
+            },
             submissions,
             status: status_in,
             clock: host::now,
@@ -112,7 +147,7 @@ impl Rig {
         };
         let alive = Alive::open(dir.path().join("alive"), "boot".into());
         let task = tokio::spawn(Listener::new(mqtt, None, alive, wiring).run());
-        Rig { broker, requests, events, status, stop, task, _heart: heart, _dir: dir }
+        Rig { broker, requests, messages, settings, events, status, stop, task, _heart: heart, _dir: dir }
     }
 
     /// The next connection, up to its CONNACK.
@@ -241,4 +276,99 @@ async fn a_broker_that_denies_the_subscription_never_goes_unnoticed() {
             && status.reason.as_ref().is_some_and(|reason| reason.contains("does not allow to subscribe"))
     });
     timeout(DEADLINE, denied).await.expect("a reason in time").unwrap();
+}
+
+#[tokio::test]
+async fn a_denied_filter_never_disturbs_the_others() {
+    let mut rig = Rig::start_with(8, true).await;
+    let (mut peer, _) = rig.connected(false).await;
+    let filters = peer.grant(3, "p/app/").await;
+    assert_eq!(filters, ["p/device/+/set", "p/app/set/#", "p/config/#"]);
+    let connected = rig.status.wait_for(|status| status.state == LinkState::Connected);
+    let denied = timeout(DEADLINE, connected).await.expect("connected in time").unwrap().denied.clone();
+    assert_eq!(denied, ["p/app/set/#"]);
+    peer.publish("on", 1, false).await;
+    rig.request().await.1.noted.send(()).unwrap();
+    assert_eq!(peer.acknowledged().await, 1);
+}
+
+#[tokio::test]
+async fn no_message_ever_reaches_another_flow_than_its_own_or_is_acknowledged_for_it() {
+    let mut rig = Rig::start_with(8, true).await;
+    let (mut peer, _) = rig.connected(false).await;
+    peer.grant(3, "none").await;
+    peer.publish_at("p/app/set/mode/now", 1, false).await;
+    peer.publish_at("p/config/a/b", 2, true).await;
+    peer.publish_at("p/elsewhere", 3, true).await;
+    let message = timeout(DEADLINE, rig.messages.recv()).await.expect("a message in time").unwrap();
+    assert_eq!((message.topic.as_str(), message.retained, message.packet), ("mode/now", false, Some(1)));
+    let round = timeout(DEADLINE, rig.settings.recv()).await.expect("a round in time").unwrap();
+    assert!(matches!(round, Settings::Round { remembered: false, .. }), "{round:?}");
+    let key = timeout(DEADLINE, rig.settings.recv()).await.expect("a key in time").unwrap();
+    let Settings::Message(key) = key else { panic!("{key:?}") };
+    assert_eq!((key.topic.as_str(), key.retained, key.payload.as_slice()), ("a/b", true, b"x".as_slice()));
+    // The later one is ready first; it has to wait for its turn.
+    key.noted.send(()).unwrap();
+    message.noted.send(()).unwrap();
+    assert_eq!([peer.acknowledged().await, peer.acknowledged().await, peer.acknowledged().await], [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn keys_never_count_as_complete_while_some_may_still_come() {
+    let mut rig = Rig::start_with(256, true).await;
+    let (mut peer, _) = rig.connected(true).await;
+    peer.grant(3, "none").await;
+    assert!(matches!(rig.settings.recv().await, Some(Settings::Round { remembered: true, .. })));
+    peer.publish_at("p/config/a", 1, true).await;
+    let Some(Settings::Message(key)) = rig.settings.recv().await else { panic!("no key") };
+    // So many other messages may have cost us one: it is asked for again.
+    for packet in 100..=200 {
+        peer.publish_at("p/app/set/x", packet, false).await;
+        rig.messages.recv().await.unwrap().noted.send(()).unwrap();
+    }
+    assert!(rig.settings.try_recv().is_err(), "a key is not acknowledged");
+    key.noted.send(()).unwrap();
+    let mut acknowledged = 0;
+    let again = loop {
+        match peer.read().await {
+            Packet::PubAck(_) => acknowledged += 1,
+            Packet::PingReq => peer.write(Packet::PingResp).await,
+            Packet::Subscribe(subscribe) => break subscribe,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((acknowledged, again.filters[0].path.as_str()), (102, "p/config/#"));
+    assert!(matches!(rig.settings.recv().await, Some(Settings::Round { .. })), "nothing was complete before");
+    let granted = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce)];
+    peer.write(Packet::SubAck(SubAck::new(again.pkid, granted))).await;
+    assert_eq!(peer.read().await, Packet::PingReq);
+    peer.write(Packet::PingResp).await;
+    let complete = timeout(DEADLINE, rig.settings.recv()).await.expect("an end in time");
+    assert!(matches!(complete, Some(Settings::Complete)), "{complete:?}");
+    drop(peer);
+    assert!(matches!(rig.settings.recv().await, Some(Settings::Lost)));
+}
+
+#[tokio::test]
+async fn a_message_that_is_kept_and_can_never_be_taken_never_costs_the_commands() {
+    let mut rig = Rig::start_with(8, true).await;
+    for session in [true, false] {
+        for _ in 0..2 {
+            let (mut peer, connect) = rig.connected(session).await;
+            assert!(!connect.clean_session);
+            peer.grant(3, "none").await;
+            let huge =
+                Publish { pkid: 1, retain: true, ..Publish::new("p/config/x", QoS::AtLeastOnce, vec![0; 300_000]) };
+            peer.write(Packet::Publish(huge)).await;
+        }
+        let (mut peer, connect) = rig.connected(false).await;
+        assert!(connect.clean_session, "the session is given up");
+        assert_eq!(peer.read().await, Packet::Disconnect);
+        timeout(DEADLINE, rig.events.recv()).await.expect("an event in time").unwrap();
+        while rig.settings.try_recv().is_ok() {}
+    }
+    let (mut peer, _) = rig.connected(false).await;
+    assert_eq!(peer.grant(2, "none").await, ["p/device/+/set", "p/app/set/#"]);
+    let aside = rig.status.wait_for(|status| status.state == LinkState::Connected && !status.set_aside.is_empty());
+    assert_eq!(timeout(DEADLINE, aside).await.expect("told in time").unwrap().set_aside, ["p/config/#"]);
 }

@@ -197,7 +197,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     let listener = takes_commands.then(|| {
         let alive = alive::Alive::open(config.runtime_dir.join(alive::FILE_NAME), host::boot_id());
         let wiring = listen::Wiring {
-            requests: commands.clone(),
+            outlets: listen::Outlets { devices: Some(commands.clone()), ..listen::Outlets::default() },
             submissions: submissions.clone(),
             status: session,
             clock: host::now,

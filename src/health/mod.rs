@@ -337,6 +337,17 @@ fn complaints_of_commands(commands: &CommandsStatus) -> Vec<Complaint> {
         let text = format!("not connected to {server} for commands: {reason}");
         complaints.push(Complaint { what: "commands".to_owned(), text });
     }
+    for filter in &session.denied {
+        let text = format!("the broker does not allow to subscribe to {filter}; allow that in its access control");
+        complaints.push(Complaint { what: format!("subscription {filter}"), text });
+    }
+    for filter in &session.set_aside {
+        let text = format!(
+            "{filter} is not subscribed to, since the broker seems to keep a message there that is too large or no MQTT; \
+             remove that, then restart pillion or wait for a day"
+        );
+        complaints.push(Complaint { what: format!("subscription {filter}"), text });
+    }
     if let Some(error) = &counts.journal_error {
         let text = format!("commands are refused, for they can't be noted: {error}");
         complaints.push(Complaint { what: "journal of commands".to_owned(), text });

@@ -43,6 +43,17 @@ impl Waiting {
         Waiting { state, behind_ms: None, pings: 0, quiet: false }
     }
 
+    /// The same for what comes from now on only: an answer to a question that was asked just now.
+    pub fn beside(&self, now_ms: u64) -> Waiting {
+        let state = State::Backlog { since_ms: None, probe_ms: now_ms.saturating_add(SETTLE_MS) };
+        Waiting { state, quiet: false, ..self.clone() }
+    }
+
+    /// Whether nothing is left that waited.
+    pub fn is_live(&self) -> bool {
+        self.state == State::Live
+    }
+
     /// A command came. How long may it have waited, in milliseconds? `None`: nobody knows.
     pub fn delivered(&mut self, now_ms: u64) -> Option<u64> {
         self.quiet = false;

@@ -81,8 +81,13 @@ pub struct Message {
 pub enum Received {
     /// PUBACK for this packet id.
     Acknowledged(u16),
-    /// SUBACK, and whether it was a yes.
-    Subscribed(bool),
+    /// SUBACK.
+    Subscribed {
+        /// The packet id of the SUBSCRIBE.
+        id: u16,
+        /// Whether it was a yes.
+        granted: bool,
+    },
     /// PUBLISH.
     Delivered(Delivery),
     /// PINGRESP.
@@ -185,7 +190,7 @@ impl Connection {
         self.session_present
     }
 
-    /// Puts a SUBSCRIBE with QoS 1 into the send buffer.
+    /// Puts a SUBSCRIBE of one filter, with QoS 1, into the send buffer.
     pub async fn subscribe(&mut self, filter: String, id: u16) -> Result<(), LinkError> {
         let mut subscribe = Subscribe::new(filter, QoS::AtLeastOnce);
         subscribe.pkid = id;
@@ -233,7 +238,7 @@ impl Connection {
             })),
             Incoming::SubAck(suback) => {
                 let is_yes = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
-                Ok(Received::Subscribed(suback.return_codes.iter().all(is_yes)))
+                Ok(Received::Subscribed { id: suback.pkid, granted: suback.return_codes.iter().all(is_yes) })
             }
             Incoming::PingResp => Ok(Received::Pong),
             Incoming::Disconnect => Err(LinkError::Closed),

@@ -1,0 +1,411 @@
+//! The listen flow while it is connected: subscriptions out, messages in, acknowledgements out.
+//!
+//! When all that the configuration store needs has come (a *round*): retained messages come with the subscription, but how
+//! many of them nobody says. So a ping is sent when everything that came is acknowledged, two seconds after the SUBACK or
+//! later; if it comes back without a message in between, nothing is left (see [`super::waiting`]). A broker that had much
+//! else to send may have dropped some of it for want of room in its queue: then it is asked for all keys once more.
+
+use super::filters::Receiver;
+use super::waiting::Waiting;
+use super::{GOODBYE, Listener, Lost, Outlets, SOUND};
+use crate::command::{MAX_COMMAND, Origin, Request};
+use crate::inbound::{Delivered, Settings};
+use crate::mqtt::{Connection, Delivery, LinkError, Received};
+use crate::stats::LinkState;
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// How long the broker may take to read what we send.
+const WRITE_TIME: Duration = Duration::from_secs(20);
+/// Messages in a round that are no retained keys. No broker's queue is so short that it drops something for them:
+/// mosquitto's has 1,000 places.
+const FOREIGN: u32 = 100;
+/// Rounds on one connection.
+const ROUNDS: u32 = 3;
+
+/// One connection's affairs.
+struct Talk {
+    server: String,
+    remembered: bool,
+    waiting: Waiting,
+    /// Packets that are not acknowledged, in the order in which they came. Bounded by the channels of the flows and what
+    /// they work on.
+    unsettled: VecDeque<(u16, oneshot::Receiver<()>)>,
+    /// What the flow that it is for has no room for. Nothing is read meanwhile.
+    stalled: VecDeque<Parcel>,
+    /// The question for all keys, while it is not answered.
+    round: Option<Round>,
+    rounds: u32,
+    heard: bool,
+    subscribed: bool,
+}
+
+/// All keys are on their way.
+struct Round {
+    /// Since the SUBACK.
+    waiting: Option<Waiting>,
+    /// Messages that are no retained keys.
+    foreign: u32,
+}
+
+/// Something for one of the other flows.
+enum Parcel {
+    Command(Request),
+    Message(Delivered),
+    Settings(Settings),
+}
+
+impl Outlets {
+    /// Hands it over if there is room, or gives it back. What nobody wants is gone.
+    fn hand_over(&self, parcel: Parcel) -> Result<(), Parcel> {
+        fn offer<T>(outlet: Option<&mpsc::Sender<T>>, item: T, again: impl FnOnce(T) -> Parcel) -> Result<(), Parcel> {
+            match outlet.map(|outlet| outlet.try_send(item)) {
+                None | Some(Ok(())) => Ok(()),
+                Some(Err(TrySendError::Full(item) | TrySendError::Closed(item))) => Err(again(item)),
+            }
+        }
+        match parcel {
+            Parcel::Command(request) => offer(self.devices.as_ref(), request, Parcel::Command),
+            Parcel::Message(message) => offer(self.application.as_ref(), message, Parcel::Message),
+            Parcel::Settings(settings) => offer(self.settings.as_ref(), settings, Parcel::Settings),
+        }
+    }
+
+    /// Returns when there is room for it; false: its flow has ended. Cancel-safe.
+    async fn room(&self, parcel: Option<&Parcel>) -> bool {
+        async fn place<T>(outlet: Option<&mpsc::Sender<T>>) -> bool {
+            match outlet {
+                Some(outlet) => outlet.reserve().await.is_ok(),
+                None => true,
+            }
+        }
+        match parcel {
+            Some(Parcel::Command(_)) => place(self.devices.as_ref()).await,
+            Some(Parcel::Message(_)) => place(self.application.as_ref()).await,
+            Some(Parcel::Settings(_)) => place(self.settings.as_ref()).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Talk {
+    /// Hands over what there is room for, the oldest first.
+    fn hand_over(&mut self, outlets: &Outlets) {
+        while let Some(parcel) = self.stalled.pop_front() {
+            if let Err(parcel) = outlets.hand_over(parcel) {
+                self.stalled.push_front(parcel);
+                return;
+            }
+        }
+    }
+
+    fn pass_on(&mut self, parcel: Parcel, outlets: &Outlets) {
+        self.stalled.push_back(parcel);
+        self.hand_over(outlets);
+    }
+
+    fn caught_up(&mut self, now_ms: u64) {
+        self.waiting.caught_up(now_ms);
+        if let Some(waiting) = self.waiting_of_round() {
+            waiting.caught_up(now_ms);
+        }
+    }
+
+    fn pinged(&mut self) {
+        self.waiting.pinged();
+        if let Some(waiting) = self.waiting_of_round() {
+            waiting.pinged();
+        }
+    }
+
+    fn ponged(&mut self, now_ms: u64) {
+        self.waiting.ponged(now_ms);
+        if let Some(waiting) = self.waiting_of_round() {
+            waiting.ponged(now_ms);
+        }
+    }
+
+    fn waiting_of_round(&mut self) -> Option<&mut Waiting> {
+        self.round.as_mut()?.waiting.as_mut()
+    }
+
+    /// When the next ping is due to find out whether something is left.
+    fn probe_ms(&self) -> Option<u64> {
+        let of_commands = self.waiting.probe_ms().filter(|_| self.subscribed);
+        let of_round = self.round.as_ref().and_then(|round| round.waiting.as_ref()?.probe_ms());
+        of_commands.into_iter().chain(of_round).min()
+    }
+}
+
+impl Listener {
+    /// From CONNACK to the end of the connection, which it returns the reason of.
+    pub(super) async fn listen(&mut self, mut connection: Connection) -> Lost {
+        let (began, now_ms) = (Instant::now(), self.now_ms());
+        let server = self.mqtt.servers.get(self.server).map(ToString::to_string).unwrap_or_default();
+        let waiting = Waiting::connected(connection.session_present(), self.alive.since(&server), now_ms);
+        let mut talk = Talk {
+            server,
+            remembered: connection.session_present(),
+            waiting,
+            unsettled: VecDeque::new(),
+            stalled: VecDeque::new(),
+            round: None,
+            rounds: 0,
+            heard: true,
+            subscribed: false,
+        };
+        let lost = match self.exchange(&mut connection, &mut talk).await {
+            Ok(()) => Lost::Stop,
+            Err(lost) => lost,
+        };
+        let now_ms = self.now_ms();
+        if talk.subscribed {
+            self.alive.save(now_ms);
+        }
+        match &lost {
+            Lost::Link(LinkError::Protocol(_)) => self.unreadable += 1,
+            _ => self.unreadable = 0,
+        }
+        if began.elapsed() >= SOUND {
+            self.given_up = 0;
+        }
+        if matches!(lost, Lost::Stop) {
+            let _ = timeout(GOODBYE, connection.disconnect()).await;
+        } else {
+            // Messages are not acknowledged any more, and come again.
+            talk.stalled.clear();
+            self.tell_lost(&mut talk).await;
+        }
+        lost
+    }
+
+    /// The configuration store hears of the end of the connection in any case.
+    async fn tell_lost(&mut self, talk: &mut Talk) {
+        talk.pass_on(Parcel::Settings(Settings::Lost), &self.wiring.outlets);
+        while !talk.stalled.is_empty() {
+            tokio::select! {
+                open = self.wiring.outlets.room(talk.stalled.front()) => match open {
+                    true => talk.hand_over(&self.wiring.outlets),
+                    false => return,
+                },
+                () = self.wiring.pulse.answer() => {}
+                _ = self.wiring.stop.changed() => return,
+            }
+        }
+    }
+
+    /// Returns `Ok` when it is time to stop.
+    async fn exchange(&mut self, connection: &mut Connection, talk: &mut Talk) -> Result<(), Lost> {
+        if self.try_again.is_some_and(|at| Instant::now() >= at) {
+            self.try_again = None;
+            self.filters.try_all_again();
+        }
+        self.filters.reset();
+        for receiver in self.filters.unasked() {
+            self.subscribe(receiver, connection, talk).await?;
+        }
+        flush(connection).await?;
+        let mut keep_alive = Instant::now() + self.mqtt.keep_alive;
+        loop {
+            if talk.unsettled.is_empty() && talk.stalled.is_empty() {
+                match connection.receive_ready().await {
+                    Some(received) => {
+                        self.receive(received?, talk)?;
+                        continue;
+                    }
+                    None => talk.caught_up(self.now_ms()),
+                }
+            }
+            if self.is_round_over(talk) {
+                self.subscribe(Receiver::Settings, connection, talk).await?;
+                flush(connection).await?;
+            }
+            let probe = talk.probe_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(self.now_ms())));
+            let alarm = probe.map_or(keep_alive, |probe| keep_alive.min(Instant::now() + probe));
+            tokio::select! {
+                received = connection.receive(), if talk.stalled.is_empty() => self.receive(received?, talk)?,
+                open = self.wiring.outlets.room(talk.stalled.front()), if !talk.stalled.is_empty() => {
+                    // The other flows end when pillion stops; then nothing is acknowledged any more.
+                    if !open {
+                        return Ok(());
+                    }
+                    talk.hand_over(&self.wiring.outlets);
+                }
+                settled = front(&mut talk.unsettled), if !talk.unsettled.is_empty() => {
+                    settle(connection, &mut talk.unsettled, settled).await?;
+                }
+                () = sleep_until(alarm) => {
+                    if Instant::now() >= keep_alive {
+                        // What we don't read we can't hear.
+                        if !std::mem::take(&mut talk.heard) && talk.stalled.is_empty() {
+                            return Err(Lost::KeepAlive);
+                        }
+                        keep_alive = Instant::now() + self.mqtt.keep_alive;
+                    }
+                    connection.ping().await?;
+                    flush(connection).await?;
+                    talk.pinged();
+                }
+                () = self.wiring.pulse.answer() => {}
+                _ = self.wiring.stop.changed() => return Ok(()),
+            }
+        }
+    }
+
+    /// Asks for one filter. What comes from now on may be an answer to it.
+    async fn subscribe(
+        &mut self,
+        receiver: Receiver,
+        connection: &mut Connection,
+        talk: &mut Talk,
+    ) -> Result<(), Lost> {
+        if receiver == Receiver::Settings {
+            talk.round = Some(Round { waiting: None, foreign: 0 });
+            talk.rounds += 1;
+            let round = Settings::Round { server: talk.server.clone(), remembered: talk.remembered };
+            talk.pass_on(Parcel::Settings(round), &self.wiring.outlets);
+        }
+        let (filter, id) = self.filters.ask(receiver);
+        Ok(connection.subscribe(filter, id).await?)
+    }
+
+    /// If the round has come to its end, says so; returns whether there must be another one.
+    fn is_round_over(&self, talk: &mut Talk) -> bool {
+        match talk.round.take_if(|round| round.waiting.as_ref().is_some_and(Waiting::is_live)) {
+            Some(round) if round.foreign > FOREIGN && talk.rounds < ROUNDS => true,
+            Some(_) => {
+                talk.pass_on(Parcel::Settings(Settings::Complete), &self.wiring.outlets);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn receive(&mut self, received: Received, talk: &mut Talk) -> Result<(), Lost> {
+        talk.heard = true;
+        let now_ms = self.now_ms();
+        match received {
+            Received::Delivered(delivery) => self.deliver(delivery, talk, now_ms),
+            Received::Subscribed { id, granted } => self.answered(id, granted, talk)?,
+            Received::Pong => talk.ponged(now_ms),
+            Received::Acknowledged(_) | Received::Other => {}
+        }
+        if talk.subscribed
+            && let Some(last_ms) = talk.waiting.away_since_ms(now_ms)
+        {
+            self.alive.saw(&talk.server, last_ms, now_ms);
+        }
+        Ok(())
+    }
+
+    /// The broker has answered a SUBSCRIBE.
+    fn answered(&mut self, id: u16, granted: bool, talk: &mut Talk) -> Result<(), Lost> {
+        if self.filters.answered(id, granted) == Some(Receiver::Settings) {
+            let waiting = granted.then(|| talk.waiting.beside(self.now_ms()));
+            talk.round = waiting.map(|waiting| Round { waiting: Some(waiting), foreign: 0 });
+        }
+        if talk.subscribed || !self.filters.all_answered() {
+            return Ok(());
+        }
+        let denied = self.filters.denied();
+        if !self.filters.any_granted() {
+            return Err(Lost::Denied(denied.join(" and ")));
+        }
+        talk.subscribed = true;
+        self.backoff.reset();
+        let since_ms = (self.wiring.clock)().wall_ms;
+        let set_aside = self.filters.set_aside();
+        self.wiring.status.send_modify(|status| {
+            status.state = LinkState::Connected;
+            status.reason = None;
+            status.since_ms = since_ms;
+            status.connects += 1;
+            let server = status.server.as_deref().unwrap_or_default();
+            tracing::info!(server, "listening for commands at {server}");
+            for filter in denied.iter().filter(|filter| !status.denied.contains(filter)) {
+                tracing::warn!("the broker does not allow to subscribe to {filter}");
+            }
+            status.denied = denied;
+            status.set_aside = set_aside;
+        });
+        Ok(())
+    }
+
+    /// Hands a message over, or keeps it until there is room.
+    fn deliver(&mut self, delivery: Delivery, talk: &mut Talk, now_ms: u64) {
+        self.wiring.status.send_if_modified(|status| {
+            status.received += 1;
+            false
+        });
+        let Delivery { topic, payload, packet, retained, redelivered } = delivery;
+        let waited = talk.waiting.delivered(now_ms).map(Duration::from_millis);
+        let (noted, answer) = oneshot::channel();
+        if let Some(packet) = packet {
+            talk.unsettled.push_back((packet, answer));
+        }
+        let route = self.filters.route(&topic);
+        if let Some(round) = &mut talk.round {
+            if let Some(waiting) = &mut round.waiting {
+                waiting.delivered(now_ms);
+            }
+            round.foreign += u32::from(!retained || !matches!(route, Some((Receiver::Settings, _))));
+        }
+        let Some((receiver, rest)) = route else {
+            tracing::debug!(topic, "a message on a topic that was not asked for");
+            let _: Result<(), ()> = noted.send(());
+            return;
+        };
+        let message = |noted| {
+            let (topic, payload) = (rest.to_owned(), payload.to_vec());
+            Delivered { topic, payload, retained, packet, redelivered, noted }
+        };
+        let parcel = match receiver {
+            Receiver::Device => {
+                let payload = payload.get(..(MAX_COMMAND + 1).min(payload.len())).unwrap_or_default().to_vec();
+                let origin = Origin::Broker { retained, packet, redelivered, waited, noted };
+                Parcel::Command(Request { device: rest.to_owned(), payload, origin })
+            }
+            Receiver::Application => Parcel::Message(message(noted)),
+            Receiver::Settings => Parcel::Settings(Settings::Message(message(noted))),
+        };
+        talk.pass_on(parcel, &self.wiring.outlets);
+    }
+
+    fn now_ms(&self) -> u64 {
+        (self.wiring.clock)().mono_ms
+    }
+}
+
+/// Waits for the word on the oldest packet. Cancel-safe. Don't call it with none.
+async fn front(unsettled: &mut VecDeque<(u16, oneshot::Receiver<()>)>) -> bool {
+    match unsettled.front_mut() {
+        Some((_, answer)) => answer.await.is_ok(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Acknowledges the oldest packet, if it need not come again, and those behind it of which the same is known.
+async fn settle(
+    connection: &mut Connection,
+    unsettled: &mut VecDeque<(u16, oneshot::Receiver<()>)>,
+    mut settled: bool,
+) -> Result<(), LinkError> {
+    while let Some((packet, _)) = unsettled.pop_front() {
+        if settled {
+            connection.acknowledge(packet).await?;
+        }
+        settled = match unsettled.front_mut().map(|(_, answer)| answer.try_recv()) {
+            Some(Ok(())) => true,
+            Some(Err(oneshot::error::TryRecvError::Closed)) => false,
+            Some(Err(oneshot::error::TryRecvError::Empty)) | None => break,
+        };
+    }
+    flush(connection).await
+}
+
+async fn flush(connection: &mut Connection) -> Result<(), LinkError> {
+    timeout(WRITE_TIME, connection.flush()).await.map_err(|_| LinkError::Stalled)?
+}
