@@ -10,21 +10,72 @@ use tokio::sync::oneshot;
 /// One line; a multi-line message is one, too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogLine {
+    /// The journal's number for it, by which a line that comes twice is known: after a power cut lines of the last minutes
+    /// may be read again. None for what did not come from the journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// When it was logged: RFC 3339 with microseconds, as the journal has it.
     pub ts: String,
     /// How severe it is: 0 emergency to 7 debug (syslog(3)).
     pub priority: u8,
     /// What it says.
     pub message: String,
+    /// `base64` where the message's bytes are no text (not UTF-8, or with a NUL).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+    /// The message, or one of the fields, was too long, and its end is missing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub truncated: bool,
     /// The process that logged it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// The program's name for itself (`SYSLOG_IDENTIFIER`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identifier: Option<String>,
+    /// The place in the program that logged it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
     /// What else the application said in fields of its own.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub fields: Map<String, Value>,
+}
+
+/// A place in a program (`CODE_FILE`, `CODE_LINE`, `CODE_FUNC`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Code {
+    /// The source file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The line in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// The function.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub func: Option<String>,
+}
+
+impl LogLine {
+    /// A line of which no more than this is known.
+    pub fn plain(ts: String, priority: u8, message: String) -> Self {
+        LogLine {
+            id: None,
+            ts,
+            priority,
+            message,
+            encoding: None,
+            truncated: false,
+            pid: None,
+            identifier: None,
+            code: None,
+            fields: Map::new(),
+        }
+    }
+}
+
+/// serde hands over a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// The question for the latest lines, the most verbose ones included, oldest first: the flight recorder. It is answered

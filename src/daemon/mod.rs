@@ -18,6 +18,7 @@ use crate::health::{self, Identity};
 use crate::host;
 use crate::ingest;
 use crate::listen::{self, Listener, alive};
+use crate::logs;
 use crate::publish::{self, Farewell, Publisher};
 use crate::pulse::Heart;
 use crate::record::Submission;
@@ -90,6 +91,9 @@ struct Flows {
     /// Devices and local API: they take in.
     sources: JoinSet<&'static str>,
     stop_sources: watch::Sender<bool>,
+    /// The application's log: stopped when nobody asks for its last lines any more.
+    logs: JoinHandle<()>,
+    stop_logs: watch::Sender<bool>,
     health: JoinHandle<()>,
     end_health: watch::Sender<bool>,
     ingest: JoinHandle<()>,
@@ -226,6 +230,9 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         pulse: heart.pulse("dispatch"),
         stop: commands_stop,
     };
+    let (_recent, recent_asked) = mpsc::channel(logs::REQUESTS);
+    let (stop_logs, stop) = watch::channel(false);
+    let logs = tokio::spawn(logs::run(logs::Wiring { recent: recent_asked, pulse: heart.pulse("logs"), stop }));
     let dispatch = tokio::spawn(dispatch::run(rules, Arc::new(Disk), journal::folder(&config.state_dir), wiring));
     let publisher = Publisher::new(
         config.mqtt,
@@ -267,6 +274,8 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         stop_commands,
         sources,
         stop_sources,
+        logs,
+        stop_logs,
         health,
         end_health,
         ingest,
@@ -289,6 +298,7 @@ impl Flows {
             _ = &mut self.ingest => Some("ingest"),
             _ = &mut self.listener => Some("listen"),
             _ = &mut self.dispatch => Some("dispatch"),
+            _ = &mut self.logs => Some("logs"),
             _ = &mut self.health => Some("health"),
         };
         match broken {
@@ -313,6 +323,8 @@ impl Flows {
             tracing::warn!("a device or a local client did not end in time");
         }
         ended("dispatch", timeout(STOP, self.dispatch).await.ok());
+        self.stop_logs.send_replace(true);
+        ended("logs", timeout(STOP, self.logs).await.ok());
         self.end_health.send_replace(true);
         ended("health", timeout(STOP, self.health).await.ok());
         self.stop_ingest.send_replace(true);
