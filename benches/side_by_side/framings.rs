@@ -3,9 +3,10 @@
 //! A frame has 128 bytes without what its framing adds, and is written to the line at once. The base is measured again
 //! before each kind of framing: what the machine does beside hits both.
 //!
-//! `idle-gap` is different by nature: what ends its frame is that nothing follows, so a frame can't leave before the gap
-//! is over. That gap is what the configuration asks for; it is subtracted from the difference that the target is held
-//! against, and what came out without that is shown too.
+//! `idle-gap` is different by nature: what ends its frame is that nothing follows, so a frame can't leave before the
+//! gap is over, and at 1,000 a second the gap has to be a part of a millisecond. Nothing of it is subtracted from what
+//! the target is held against; what comes out without it is shown beside. Whoever is late to read by more than the rest
+//! of that millisecond gets two frames as one, which are then spoilt: how many is told.
 
 use super::Result;
 use super::broker::Broker;
@@ -61,11 +62,11 @@ const KINDS: [Kind; 6] = [
     Kind {
         name: "idle-gap",
         variants: [
-            ("idle-gap", "{ kind = \"idle-gap\", gap = \"1ms\" }"),
-            ("idle-gap, crc16-modbus", "{ kind = \"idle-gap\", gap = \"1ms\", crc = \"crc16-modbus\" }"),
+            ("idle-gap", "{ kind = \"idle-gap\", gap = \"250us\" }"),
+            ("idle-gap, crc16-modbus", "{ kind = \"idle-gap\", gap = \"250us\", crc = \"crc16-modbus\" }"),
         ],
-        gap: Duration::from_millis(1),
-        quiet: Duration::from_millis(4),
+        gap: Duration::from_micros(250),
+        quiet: Duration::from_micros(500),
     },
 ];
 
@@ -116,15 +117,13 @@ fn report(kind: &Kind, name: &str, results: &Results, base: &Results, verdict: &
     let over = results.median_ms.per_round(&base.median_ms, |one, other| one - other);
     verdict.line(&format!("median, {name}"), &results.median_ms, Unit::Milliseconds);
     verdict.line(&format!("99th percentile, {name}"), &results.late_ms, Unit::Milliseconds);
-    if kind.gap.is_zero() {
-        verdict.target(&format!("median over (c), {name}"), &over, Unit::Milliseconds, Target::AtMost(0.5));
-        return;
+    verdict.target(&format!("median over (c), {name}"), &over, Unit::Milliseconds, Target::AtMost(0.5));
+    if !kind.gap.is_zero() {
+        let gap_ms = kind.gap.as_secs_f64() * 1000.0;
+        let own = over.per_round(&over, |over, _| over - gap_ms);
+        verdict.line(&format!("… less its gap of {gap_ms} ms, {name}"), &own, Unit::Milliseconds);
+        verdict.line(&format!("frames spoilt, {name}"), &results.spoilt, Unit::Frames);
     }
-    verdict.line(&format!("frames spoilt, {name}"), &results.spoilt, Unit::Frames);
-    verdict.line(&format!("median over (c), {name}"), &over, Unit::Milliseconds);
-    let gap_ms = kind.gap.as_secs_f64() * 1000.0;
-    let own = over.per_round(&over, |over, _| over - gap_ms);
-    verdict.target(&format!("… less its gap, {name}"), &own, Unit::Milliseconds, Target::AtMost(0.5));
 }
 
 struct Bench<'s> {

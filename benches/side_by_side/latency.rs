@@ -1,7 +1,7 @@
 //! How late the frames of serial lines are behind the broker.
 //!
-//! Each frame carries a number and the time at which it was written; the observer subtracts that from the time at which it
-//! read the message.
+//! Each frame carries a number and the time at which it was written; the observer subtracts that from the time at which
+//! it read the message.
 
 use super::Result;
 use super::broker::Broker;

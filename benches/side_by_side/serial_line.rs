@@ -109,9 +109,8 @@ fn value_at(text: &[u8]) -> Option<u64> {
 
 /// What pillion reads in this.
 fn framing_of(toml: &str) -> Result<Framing> {
-    let text = format!(
-        "state_dir = \"/s\"\nruntime_dir = \"/r\"\n[[serial]]\nname = \"line\"\npath = \"/dev/line\"\nframing = {toml}\n"
-    );
+    let device = format!("[[serial]]\nname = \"line\"\npath = \"/dev/line\"\nframing = {toml}\n");
+    let text = format!("state_dir = \"/s\"\nruntime_dir = \"/r\"\n{device}");
     let source = Source::new("framing.toml", &text);
     let loaded = parse(&[source], &Surroundings::default(), Path::new("/"), &|_| false);
     let loaded = loaded.map_err(|problems| problems.to_string())?;

@@ -7,7 +7,7 @@
 use super::keys::{self, Schema};
 use super::reader::{Report, Section};
 use super::tree::Value;
-use super::units::{duration_text, size_text};
+use super::units::{fine_duration_text, size_text};
 use super::values;
 use crate::record::PayloadRule;
 use heapless::Vec;
@@ -25,8 +25,9 @@ const DEFAULT_MAX: usize = 1024;
 /// The longest envelope around a device's data: stream `telemetry`, 20 digits of sequence number, both flags.
 pub(super) const ENVELOPE: usize = 120;
 const EXAMPLE: &str = "framing = { kind = \"lines\", max = 1024 }";
-/// Below this a timer's own inaccuracy counts; above it nobody would wait for a record.
-const SILENCES: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
+/// Below this the kernel's slack of 50 µs and the wait for our turn on the CPU count; above it nobody would wait for a
+/// record.
+const SILENCES: std::ops::RangeInclusive<Duration> = Duration::from_micros(100)..=Duration::from_secs(10);
 /// Longer than 3.5 characters at 2400 baud, and than the 16 ms for which an FTDI adapter holds bytes back by default.
 const DEFAULT_GAP: Duration = Duration::from_millis(20);
 
@@ -61,19 +62,19 @@ pub enum FramingKind {
         endian: Endian,
         /// Whether the length counts its own bytes too (default false).
         includes_header: bool,
-        /// After this much silence the next byte begins a frame: 1 ms to 10 s; none by default.
+        /// After this much silence the next byte begins a frame: 100 µs to 10 s; none by default.
         idle: Option<Duration>,
     },
     /// Frames that all have the same length.
     Fixed {
         /// Bytes of a frame on the wire, the CRC included: the CRC and at least 1, up to [`MAX_FRAME`].
         size: usize,
-        /// After this much silence the next byte begins a frame: 1 ms to 10 s; none by default.
+        /// After this much silence the next byte begins a frame: 100 µs to 10 s; none by default.
         idle: Option<Duration>,
     },
     /// A frame ends when the line falls silent.
     IdleGap {
-        /// For how long, 1 ms to 10 s (default 20 ms).
+        /// For how long, 100 µs to 10 s (default 20 ms).
         gap: Duration,
     },
 }
@@ -188,7 +189,7 @@ impl Framing {
                 ("length-prefixed", keys)
             }
             FramingKind::Fixed { size, idle } => ("fixed", format!(", size = {size}{}", idle_text(*idle))),
-            FramingKind::IdleGap { gap } => ("idle-gap", format!(", gap = \"{}\"", duration_text(*gap))),
+            FramingKind::IdleGap { gap } => ("idle-gap", format!(", gap = \"{}\"", fine_duration_text(*gap))),
         };
         let max = match self.kind {
             FramingKind::Fixed { .. } => String::new(),
@@ -205,7 +206,7 @@ impl Framing {
 }
 
 fn idle_text(idle: Option<Duration>) -> String {
-    idle.map_or_else(String::new, |idle| format!(", idle = \"{}\"", duration_text(idle)))
+    idle.map_or_else(String::new, |idle| format!(", idle = \"{}\"", fine_duration_text(idle)))
 }
 
 /// The delimiter as a basic string of TOML; it is ASCII.
@@ -358,7 +359,7 @@ fn bytes(value: &Value, least: usize, most: usize, example: usize) -> Result<usi
 }
 
 fn silence(section: &Section<'_>, report: &mut Report<'_>, key: &str) -> Option<Duration> {
-    section.read(report, key, |value| values::duration(value, SILENCES, "20ms"))
+    section.read(report, key, |value| values::fine_duration(value, SILENCES, "20ms"))
 }
 
 fn delimiter(value: &Value, crc: Option<Crc>) -> Result<Delimiter, String> {

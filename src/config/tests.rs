@@ -95,20 +95,20 @@ const WRONG: &[(&str, &str)] = &[
     (
         "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = { kind = \"fixed\", crc = \"crc32\", size = 4, idle = \"1m\" }",
         "4:51: serial.a.framing.size: 4 is out of range; give 5 to 4096 bytes, such as 12\n\
-         4:61: serial.a.framing.idle: \"1m\" is out of range; give \"1ms\" to \"10s\"",
+         4:61: serial.a.framing.idle: \"1m\" is out of range; give \"100us\" to \"10s\"",
     ),
     (
         "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\nframing = { kind = \"idle-gap\", gap = 20, gab = 1 }",
-        "4:38: serial.a.framing.gap: 20 has no unit; write \"20s\" for seconds (units: ms, s, m, h, d)\n\
+        "4:38: serial.a.framing.gap: 20 has no unit; write \"20s\" for seconds (units: us, ms, s, m, h, d)\n\
          4:42: serial.a.framing.gab: unknown key; did you mean `gap`?",
     ),
     (
         "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\n[serial.framing]\nkind = \"length-prefixed\"\nlength_bytes = 3\n\
-         endian = \"network\"\nincludes_header = 1\nidle = \"0ms\"",
+         endian = \"network\"\nincludes_header = 1\nidle = \"99us\"",
         "6:16: serial.a.framing.length_bytes: 3 is not a width that a length can have; give 1, 2 or 4\n\
          7:10: serial.a.framing.endian: \"network\" is not known; write \"big\" or \"little\"\n\
          8:19: serial.a.framing.includes_header: 1 is not known; write true or false\n\
-         9:8: serial.a.framing.idle: \"0ms\" is out of range; give \"1ms\" to \"10s\"",
+         9:8: serial.a.framing.idle: \"99us\" is out of range; give \"100us\" to \"10s\"",
     ),
     (
         "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\n[serial.framing]\nkind = \"length-prefixed\"\nlength_bytes = 1\n\
@@ -507,7 +507,7 @@ fn a_framing_is_never_printed_without_one_of_its_keys() {
         r#"{ kind = "slip", max = 4096, crc = "crc16-modbus" }"#,
         r#"{ kind = "length-prefixed", max = 251, length_bytes = 1, endian = "little", includes_header = true, idle = "1s" }"#,
         r#"{ kind = "fixed", size = 4096, idle = "10s", crc = "crc32" }"#,
-        r#"{ kind = "idle-gap", max = 256, gap = "1ms", crc = "crc16-modbus" }"#,
+        r#"{ kind = "idle-gap", max = 256, gap = "250us", crc = "crc16-modbus" }"#,
     ] {
         assert_eq!(shown(whole), whole);
     }

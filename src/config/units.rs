@@ -7,11 +7,29 @@ use std::time::Duration;
 /// Milliseconds in each unit, largest first.
 const DURATION_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
+/// The unit of [`fine_duration`]: microseconds, without a letter that keyboards lack.
+const MICROSECONDS: &str = "us";
+
 /// Bytes in each unit, largest first.
 const SIZE_UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// Reads a duration. The error says what to write instead of `text`; `example` is a value that would be right.
 pub(super) fn duration(text: &str, example: &str) -> Result<Duration, String> {
+    duration_in("ms, s, m, h, d", text, example)
+}
+
+/// Reads a duration as [`duration`] does, or one in microseconds, `"250us"`.
+pub(super) fn fine_duration(text: &str, example: &str) -> Result<Duration, String> {
+    match split(text) {
+        (digits, MICROSECONDS) if !digits.is_empty() => {
+            Ok(Duration::from_micros(whole_number(digits).unwrap_or(u64::MAX)))
+        }
+        _ => duration_in("us, ms, s, m, h, d", text, example),
+    }
+}
+
+/// `units` are those that the error names.
+fn duration_in(units: &str, text: &str, example: &str) -> Result<Duration, String> {
     let (digits, unit) = split(text);
     let number = whole_number(digits);
     let factor = DURATION_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
@@ -21,11 +39,9 @@ pub(super) fn duration(text: &str, example: &str) -> Result<Duration, String> {
             None => Err(format!("is too long; give one such as \"{example}\"")),
         },
         (Some(number), None) if unit.is_empty() => {
-            Err(format!("has no unit; write \"{number}s\" for seconds (units: ms, s, m, h, d)"))
+            Err(format!("has no unit; write \"{number}s\" for seconds (units: {units})"))
         }
-        _ => Err(format!(
-            "is not a duration; give one whole number and one unit (ms, s, m, h, d), such as \"{example}\""
-        )),
+        _ => Err(format!("is not a duration; give one whole number and one unit ({units}), such as \"{example}\"")),
     }
 }
 
@@ -57,6 +73,14 @@ pub(super) fn duration_text(duration: Duration) -> String {
     match millis {
         0 => "0s".to_owned(),
         _ => in_largest_unit(millis, &DURATION_UNITS),
+    }
+}
+
+/// The shortest text that [`fine_duration`] reads as `duration`, to the microsecond.
+pub(super) fn fine_duration_text(duration: Duration) -> String {
+    match duration.subsec_micros() % 1000 {
+        0 => duration_text(duration),
+        _ => format!("{}{MICROSECONDS}", duration.as_micros()),
     }
 }
 
@@ -109,7 +133,9 @@ mod tests {
             [("250ms", 250), ("30s", 30_000), ("5m", 300_000), ("12h", 43_200_000), ("1d", 86_400_000)]
         {
             assert_eq!(duration(text, ""), Ok(Duration::from_millis(millis)));
+            assert_eq!(fine_duration(text, ""), Ok(Duration::from_millis(millis)));
         }
+        assert_eq!(fine_duration("250us", ""), Ok(Duration::from_micros(250)));
     }
 
     #[test]
@@ -127,6 +153,10 @@ mod tests {
             assert!(wrong(text).starts_with("is not a duration;"), "{text}: {}", wrong(text));
         }
         assert_eq!(wrong("99999999999999999999d"), "is too long; give one such as \"30s\"");
+        assert!(wrong("250us").ends_with("one unit (ms, s, m, h, d), such as \"30s\""), "{}", wrong("250us"));
+        let wrong = |text| fine_duration(text, "20ms").unwrap_err();
+        assert_eq!(wrong("30"), "has no unit; write \"30s\" for seconds (units: us, ms, s, m, h, d)");
+        assert!(wrong("us").ends_with("one unit (us, ms, s, m, h, d), such as \"20ms\""), "{}", wrong("us"));
         let wrong = |text| size(text, "64MiB").unwrap_err();
         assert_eq!(wrong("65536"), "has no unit; write \"64KiB\" for bytes (units: B, KiB, MiB, GiB, TiB)");
         assert_eq!(wrong("64MB"), "has an ambiguous unit; write \"64MiB\" (1 KiB is 1024 bytes)");
@@ -143,11 +173,13 @@ mod tests {
             prop_assert_eq!(size(&size_text(number), ""), Ok(number));
             let long = Duration::from_millis(number);
             prop_assert_eq!(duration(&duration_text(long), ""), Ok(long));
+            let fine = Duration::from_micros(number);
+            prop_assert_eq!(fine_duration(&fine_duration_text(fine), ""), Ok(fine));
         }
 
         #[test]
         fn no_text_ever_panics(text in ".*") {
-            let _ = (duration(&text, ""), size(&text, ""));
+            let _ = (duration(&text, ""), fine_duration(&text, ""), size(&text, ""));
         }
     }
 }

@@ -106,16 +106,31 @@ pub(super) fn choice<T: Copy>(value: &Value, options: &[(&str, T)]) -> Result<T,
 
 /// A duration in a range.
 pub(super) fn duration(value: &Value, range: RangeInclusive<Duration>, example: &str) -> Result<Duration, String> {
+    duration_as(units::duration, units::duration_text, value, range, example)
+}
+
+/// A duration in a range, to the microsecond.
+pub(super) fn fine_duration(value: &Value, range: RangeInclusive<Duration>, example: &str) -> Result<Duration, String> {
+    duration_as(units::fine_duration, units::fine_duration_text, value, range, example)
+}
+
+fn duration_as(
+    read: impl Fn(&str, &str) -> Result<Duration, String>,
+    print: impl Fn(Duration) -> String,
+    value: &Value,
+    range: RangeInclusive<Duration>,
+    example: &str,
+) -> Result<Duration, String> {
     let duration = match value {
-        Value::Text(text) => units::duration(text, example),
-        Value::Integer(digits, Some(0..)) => units::duration(digits, example),
+        Value::Text(text) => read(text, example),
+        Value::Integer(digits, Some(0..)) => read(digits, example),
         _ => Err(format!("is not a duration; write one in quotes, such as \"{example}\"")),
     };
     let duration = duration.map_err(|problem| format!("{} {problem}", show(value)))?;
     match range.contains(&duration) {
         true => Ok(duration),
         false => {
-            let (least, most) = (units::duration_text(*range.start()), units::duration_text(*range.end()));
+            let (least, most) = (print(*range.start()), print(*range.end()));
             Err(format!("{} is out of range; give \"{least}\" to \"{most}\"", show(value)))
         }
     }

@@ -73,7 +73,8 @@
 //! [`Decoder::silence`] tells it. Silence is measured where bytes are read, so `gap` and `idle` must be longer than
 //! what adapters, drivers and the load of the machine put between the bytes of a frame (an FTDI adapter: up to 16 ms by
 //! default), and the device must pause longer still: bytes that wait while nobody reads are read as one piece. A frame
-//! that is merged or cut so can only be told from a good one by its CRC.
+//! that is merged or cut so can only be told from a good one by its CRC. A `gap` of less than a millisecond is kept to, but
+//! what the device pauses beyond it is all the time that pillion has to get its turn on the CPU.
 //!
 //! A new framing is a file here, a variant of [`FramingKind`] and one arm in each method of [`Decoder`] and in
 //! [`encode`].

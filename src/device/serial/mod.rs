@@ -24,6 +24,7 @@ mod arrival;
 mod ioctl;
 mod orders;
 pub mod port;
+mod silence;
 mod trace;
 mod usb;
 
@@ -37,6 +38,7 @@ use crate::stats::{DeviceState, Direction, TraceRequest};
 use arrival::Arrival;
 use orders::{Next, Orders};
 use port::Trouble;
+use silence::Silence;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
@@ -93,6 +95,7 @@ struct Device {
     wiring: Wiring,
     orders: Orders,
     decoder: Decoder,
+    silence: Silence,
     backoff: Backoff,
     trace: Trace,
     /// Whether the port that was open last has said anything.
@@ -122,7 +125,8 @@ impl Device {
         let topic = format!("device/{}/data", config.name);
         let decoder = Decoder::new(&config.framing);
         let backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
-        Device { config, topic, wiring, orders, decoder, backoff, trace: Trace::default(), has_spoken: false }
+        let (silence, trace) = (Silence::default(), Trace::default());
+        Device { config, topic, wiring, orders, decoder, silence, backoff, trace, has_spoken: false }
     }
 
     /// State Closed: `Open`, or `Backoff` if that did not work.
@@ -209,8 +213,7 @@ impl Device {
     /// Waits for bytes, or for the silence that the decoder asks for, answering the pulse meanwhile. Bytes that are
     /// there go first: while they waited for us the line was not silent.
     async fn read(&mut self, port: &mut SerialStream, chunk: &mut [u8]) -> Input {
-        let silence = silence(self.decoder.patience());
-        tokio::pin!(silence);
+        self.silence.begin(self.decoder.patience());
         loop {
             tokio::select! {
                 biased;
@@ -222,7 +225,7 @@ impl Device {
                     Ok(count) => Input::Bytes(count),
                     Err(error) => Input::Lost(port::of_read(&self.config.path, &error)),
                 },
-                () = &mut silence => return Input::Silence,
+                () = self.silence.over() => return Input::Silence,
                 Some(request) = self.wiring.traces.recv() => answer(request, &self.trace),
                 next = self.orders.next() => match next {
                     Next::Order(order) => return Input::Order(order),
@@ -302,14 +305,6 @@ impl Device {
             Some(reason) => tracing::warn!(device, %path, "device {device} is offline: {reason}"),
             None => tracing::info!(device, %path, "device {device} is online: {path}"),
         }
-    }
-}
-
-/// Returns after this long; without a limit never, and without a timer.
-async fn silence(limit: Option<Duration>) {
-    match limit {
-        Some(limit) => tokio::time::sleep(limit).await,
-        None => std::future::pending().await,
     }
 }
 
