@@ -3,11 +3,11 @@
 
 use pillion::command::{Order, Origin, Progress, Reply, Request, Stage};
 use pillion::config::Commands;
+use pillion::disk::Disk;
 use pillion::dispatch::{self, Wiring, journal};
 use pillion::host;
 use pillion::pulse::Heart;
 use pillion::record::{Encoding, Submission};
-use pillion::spool::fs::Disk;
 use pillion::stats::CommandCounts;
 use std::collections::VecDeque;
 use std::path::Path;

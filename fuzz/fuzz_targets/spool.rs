@@ -8,7 +8,7 @@
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use pillion::config::{Stream, Sync, WhenFull};
 use pillion::record::{ClockQuality, Encoding, Record, StreamId, Timestamp};
-use pillion::spool::fs::FileSystem;
+use pillion::disk::FileSystem;
 use pillion::spool::{Options, Spool};
 use pillion_fuzz::memory::Memory;
 use pillion_fuzz::{seal_checkpoint, seal_segment};

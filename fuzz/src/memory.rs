@@ -1,6 +1,6 @@
 //! A file system in memory, for the spool to open.
 
-use pillion::spool::fs::{FileSystem, LogFile};
+use pillion::disk::{FileSystem, LogFile};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -13,6 +13,7 @@ mod devices;
 
 use crate::api::{self, Api};
 use crate::config::Config;
+use crate::disk::Disk;
 use crate::dispatch::{self, journal};
 use crate::health::{self, Identity};
 use crate::host;
@@ -22,7 +23,6 @@ use crate::logs;
 use crate::publish::{self, Farewell, Publisher};
 use crate::pulse::Heart;
 use crate::record::Submission;
-use crate::spool::fs::Disk;
 use crate::spool::{self, thread};
 use crate::stats::{CommandCounts, HostStatus, LinkStatus, SessionStatus};
 use devices::Devices;

@@ -25,9 +25,9 @@ pub mod memory;
 
 use crate::command::{Order, Origin, PROGRESS, Reply, Request, Stage};
 use crate::config::Commands;
+use crate::disk::FileSystem;
 use crate::pulse::Pulse;
 use crate::record::{Clock, Submission};
-use crate::spool::fs::FileSystem;
 use crate::stats::CommandCounts;
 use carry::{Carried, Voice, event, reply_record};
 use contract::{Arrival, Begin, Contract, Verdict};

@@ -93,7 +93,6 @@ mod backfill;
 mod checkpoint;
 pub mod closed;
 mod commit;
-pub mod fs;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod inspect;
@@ -106,8 +105,6 @@ mod reader;
 mod runtime;
 pub mod salvage;
 mod segment;
-#[cfg(test)]
-pub(crate) mod sim;
 mod take_over;
 #[cfg(test)]
 mod tests;
@@ -115,6 +112,9 @@ pub mod thread;
 mod upkeep;
 
 use crate::config::{Stream, Sync};
+pub use crate::disk as fs;
+#[cfg(test)]
+pub(crate) use crate::disk::sim;
 use crate::record::{Accepted, Durability, Encoding, Record, Refusal, Sequenced, StreamId, Timestamp, rfc3339};
 use crate::stats::StreamStatus;
 use backfill::Backfill;

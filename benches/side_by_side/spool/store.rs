@@ -3,9 +3,9 @@
 use super::super::Result;
 use super::super::rivals;
 use pillion::config::{Stream, Sync, WhenFull};
+use pillion::disk::{Disk, FileSystem, LogFile};
 use pillion::host;
 use pillion::record::{Durability, Encoding, Record, Sequenced, StreamId, Timestamp};
-use pillion::spool::fs::{Disk, FileSystem, LogFile};
 use pillion::spool::{self, Options, Spool};
 use std::collections::VecDeque;
 use std::fs::{self, File};

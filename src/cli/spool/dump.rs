@@ -2,9 +2,9 @@
 
 use super::{Folder, in_words};
 use crate::cli::exit::{DATA, Failure, INTERNAL};
+use crate::disk::Disk;
 use crate::host;
 use crate::record::{ClockQuality, Encoding, Sequenced, rfc3339};
-use crate::spool::fs::Disk;
 use crate::spool::inspect::{Item, inspect};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;

@@ -2,10 +2,10 @@
 
 use super::{Folder, counted, in_words, quoted};
 use crate::cli::exit::{Failure, INTERNAL, Reader, USAGE, print};
+use crate::disk::{Disk, FileSystem as _};
 use crate::host;
 use crate::spool::closed::{ClosedSpool, Level};
 use crate::spool::folder;
-use crate::spool::fs::{Disk, FileSystem as _};
 use crate::spool::salvage::salvage;
 use std::fs;
 use std::io;

@@ -3,10 +3,10 @@
 use super::{Folder, counted, in_words, quoted};
 use crate::cli::exit::{DATA, Failure, INTERNAL, print};
 use crate::cli::quantity::bytes;
+use crate::disk::Disk;
 use crate::host;
 use crate::record::rfc3339;
 use crate::spool::closed::ClosedSpool;
-use crate::spool::fs::Disk;
 use crate::spool::inspect::{Report, inspect};
 use serde::Serialize;
 use std::collections::BTreeMap;

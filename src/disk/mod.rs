@@ -1,6 +1,11 @@
-//! The file system as the spool sees it: few calls, each with a durability that tests can take away.
+//! The file system as pillion's stores see it: few calls, each with a durability that tests can take away; and the two ways
+//! in which something small is kept: a file that is replaced as a whole ([`replace`]), and a [`journal`].
 //!
-//! Constraint: nothing else in the spool touches files, so a test can cut the power between any two calls.
+//! Constraint: nothing else in a store touches files, so a test can cut the power between any two calls. Calls block.
+
+pub mod journal;
+#[cfg(test)]
+pub(crate) mod sim;
 
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -8,7 +13,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// A file of the spool.
+/// A file of a store.
 pub trait LogFile: Send {
     /// Writes all of `bytes` at the end. After an error an unknown part of them is there.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
@@ -19,7 +24,7 @@ pub trait LogFile: Send {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 }
 
-/// What the spool needs of a file system.
+/// What a store needs of a file system.
 pub trait FileSystem: Send + Sync {
     /// Creates a folder and those above it that are not there, for its owner and group; on the medium when it returns.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
@@ -121,6 +126,15 @@ pub fn is_passing(error: &io::Error) -> bool {
 
 /// Replaces the file at `path` as a whole: after a power cut either the old or the new content is there.
 pub fn replace(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Result<()> {
+    put_in_place(fs, path, content)?;
+    match path.parent() {
+        Some(dir) => fs.sync_dir(dir),
+        None => Ok(()),
+    }
+}
+
+/// The same without the last step: the new file has its name, but a power cut may still take that away. Returns the new file.
+fn put_in_place(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Result<Box<dyn LogFile>> {
     let temporary = path.with_extension("tmp");
     let mut file = fs.create(&temporary)?;
     let written = file.append(content).and_then(|()| file.sync());
@@ -129,10 +143,7 @@ pub fn replace(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Result<(
         let _ = fs.remove(&temporary);
         return Err(error);
     }
-    match path.parent() {
-        Some(dir) => fs.sync_dir(dir),
-        None => Ok(()),
-    }
+    Ok(file)
 }
 
 /// Reads a whole file of at most `limit` bytes; what lies beyond is left out.

@@ -8,7 +8,7 @@
 //! Faults are ordered with [`SimFs::fail`]. A failed fsync is the one of Linux: the bytes that it did not write are never
 //! written by a later one that succeeds, and a later one of the same process is noted as a sin ([`SimFs::resynced`]).
 
-use super::fs::{FileSystem, LogFile};
+use super::{FileSystem, LogFile};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -159,7 +159,7 @@ impl SimFs {
         self.0.lock().unwrap()
     }
 
-    /// As the spool takes it.
+    /// As a store takes it.
     pub fn shared(&self) -> Arc<dyn FileSystem> {
         Arc::new(self.clone())
     }
