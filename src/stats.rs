@@ -97,6 +97,9 @@ pub struct LinkStatus {
     pub unsolicited_acks: u64,
     /// Connections given up because an acknowledgement did not come within `ack_timeout`.
     pub ack_timeouts: u64,
+    /// Connections that TLS did not come about on, by the reason's short name (see `mqtt::tls`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tls_failures: BTreeMap<String, u64>,
 }
 
 /// Commands to devices.

@@ -115,7 +115,8 @@ impl Rig {
         let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let mqtt = Mqtt {
-            servers: vec![Server { host: "127.0.0.1".into(), port: broker.local_addr().unwrap().port() }],
+            tls: Default::default(),
+            servers: vec![Server { tls: false, host: "127.0.0.1".into(), port: broker.local_addr().unwrap().port() }],
             client_id: "gw".into(),
             topic_prefix: "p".into(),
             username: None,

@@ -4,7 +4,9 @@
 //! in TOML; their odd bytes come out as U+FFFD.
 
 use super::units::{duration_text, size_text};
-use super::{Config, DataBits, Flow, Line, Parity, PayloadRule, Rs485, Serial, StopBits, Stream, Sync, WhenFull};
+use super::{
+    Config, DataBits, Flow, Identity, Line, Parity, PayloadRule, Rs485, Serial, StopBits, Stream, Sync, Tls, WhenFull,
+};
 use std::fmt::{Display, Write as _};
 use std::path::Path;
 
@@ -56,6 +58,21 @@ impl Config {
         }
         if let Some(file) = &mqtt.password_file {
             out.path("password_file", file);
+        }
+        let Tls { ca_file, identity, server_name, alpn } = &mqtt.tls;
+        if let Some(file) = ca_file {
+            out.path("ca_file", file);
+        }
+        if let Some(Identity { cert_file, key_file }) = identity {
+            out.path("cert_file", cert_file);
+            out.path("key_file", key_file);
+        }
+        if let Some(name) = server_name {
+            out.text("server_name", name);
+        }
+        if !alpn.is_empty() {
+            let protocols: Vec<String> = alpn.iter().map(|protocol| quoted(protocol)).collect();
+            out.plain("alpn", format!("[{}]", protocols.join(", ")));
         }
         out.text("keep_alive", &duration_text(mqtt.keep_alive));
         out.plain("inflight", mqtt.inflight);

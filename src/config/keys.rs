@@ -38,6 +38,11 @@ pub(super) const MQTT: Schema = Schema {
         "topic_prefix",
         "username",
         "password_file",
+        "ca_file",
+        "cert_file",
+        "key_file",
+        "server_name",
+        "alpn",
         "keep_alive",
         "inflight",
         "ack_timeout",
@@ -199,11 +204,9 @@ const LATER: &[Later] = &[
     key("app", "logs", "remove it"),
     key("app", "log_level", "remove it"),
     key("app", "heartbeat_timeout", "remove it"),
-    value("mqtt", "servers", "mqtts", "use mqtt:// on a network that you trust, or through a VPN"),
+    value("mqtt", "servers", "ws", "use mqtt:// or mqtts://"),
+    value("mqtt", "servers", "wss", "use mqtts://"),
     value("mqtt", "version", "5", "use \"3.1.1\""),
-    key("mqtt", "ca_file", "remove it"),
-    key("mqtt", "cert_file", "remove it"),
-    key("mqtt", "key_file", "remove it"),
 ];
 
 fn not_yet(later: &Later) -> String {

@@ -88,6 +88,8 @@ pub struct Mqtt {
     pub username: Option<String>,
     /// The file that holds the password, resolved to where it is looked for.
     pub password_file: Option<PathBuf>,
+    /// For servers with `mqtts://`.
+    pub tls: Tls,
     /// Whole seconds, 1 s to 65,535 s (default 30 s): MQTT 3.1.1 section 3.1.2.10.
     pub keep_alive: Duration,
     /// Unacknowledged records on the wire, 1 to 65,535 (default 128).
@@ -101,20 +103,45 @@ pub struct Mqtt {
     pub backfill_rate: u32,
 }
 
+/// The keys of `[mqtt]` for servers with `mqtts://`. Files are read again for each connection when they have changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// Whom to trust, in PEM. `None`: whom the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// Who we are: the certificate, its chain behind it, and the key, in PEM. `None`: the broker does not ask.
+    pub identity: Option<Identity>,
+    /// The name that the broker's certificate must have. `None`: the host of its address.
+    pub server_name: Option<String>,
+    /// Protocols to offer (ALPN, RFC 7301), for brokers that share a port with others.
+    pub alpn: Vec<String>,
+}
+
+/// `cert_file` and `key_file`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, and its chain behind it.
+    pub cert_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+}
+
 /// One element of `mqtt.servers`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
+    /// Whether it is spoken to over TLS: `mqtts://`.
+    pub tls: bool,
     /// Host name or address; IPv6 without brackets.
     pub host: String,
-    /// TCP port (default 1883).
+    /// TCP port (default 1883, with TLS 8883).
     pub port: u16,
 }
 
 impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
         match self.host.contains(':') {
-            true => write!(f, "mqtt://[{}]:{}", self.host, self.port),
-            false => write!(f, "mqtt://{}:{}", self.host, self.port),
+            true => write!(f, "{scheme}://[{}]:{}", self.host, self.port),
+            false => write!(f, "{scheme}://{}:{}", self.host, self.port),
         }
     }
 }

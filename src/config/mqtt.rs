@@ -4,7 +4,7 @@ use super::keys;
 use super::reader::{Report, Section};
 use super::sections::Context;
 use super::tree::{Node, Value};
-use super::{Mqtt, Server, units, values};
+use super::{Identity, Mqtt, Server, Tls, units, values};
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +14,7 @@ const LONGEST_TEXT: usize = 65_535;
 /// Topic names share that limit; this leaves room for what comes below the prefix.
 const LONGEST_PREFIX: usize = 1024;
 const MOST_SERVERS: usize = 64;
+const MOST_PROTOCOLS: usize = 8;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Reads the section. `instance` is already checked.
@@ -33,13 +34,15 @@ pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, context: &Contex
     let topic_prefix = name(report, "topic_prefix", "pillion/{host}/{instance}", prefix);
     warn_of_host(&section, report, &context.surroundings.host, &host);
     let seconds = |least, most| Duration::from_secs(least)..=Duration::from_secs(most);
+    let servers = servers(&section, report);
     let mqtt = Mqtt {
-        servers: servers(&section, report),
+        tls: tls(&section, report, context, &servers),
+        servers,
         client_id,
         topic_prefix,
         username: section
             .read(report, "username", |value| values::mqtt_text(values::text(value)?, LONGEST_TEXT).map(str::to_owned)),
-        password_file: section.read(report, "password_file", |value| password_file(value, context)),
+        password_file: section.read(report, "password_file", |value| secret(value, context)),
         keep_alive: section.read(report, "keep_alive", keep_alive).unwrap_or(Duration::from_secs(30)),
         inflight: section
             .read(report, "inflight", |value| values::number(value, 1..=65_535, "give 1 to 65535, such as 128"))
@@ -81,7 +84,7 @@ fn max_payload(value: &Value) -> Result<usize, String> {
 }
 
 /// A relative path is looked for among the credentials of the unit, then beside the configuration.
-fn password_file(value: &Value, context: &Context<'_>) -> Result<PathBuf, String> {
+fn secret(value: &Value, context: &Context<'_>) -> Result<PathBuf, String> {
     let path = values::any_path(values::text(value)?)?;
     let credential = context.surroundings.credentials_directory.as_ref().map(|folder| folder.join(path));
     let found = credential.filter(|path| (context.is_file)(path));
@@ -90,7 +93,7 @@ fn password_file(value: &Value, context: &Context<'_>) -> Result<PathBuf, String
 
 fn servers(section: &Section<'_>, report: &mut Report<'_>) -> Vec<Server> {
     const EXAMPLE: &str = "servers = [\"mqtt://broker.example:1883\"]";
-    let default = || vec![Server { host: "localhost".to_owned(), port: 1883 }];
+    let default = || vec![Server { tls: false, host: "localhost".to_owned(), port: 1883 }];
     let given = section.read(report, "servers", |value| match value {
         Value::List(list) if list.is_empty() => Err(format!("is empty; give at least one, such as {EXAMPLE}")),
         Value::List(list) if list.len() > MOST_SERVERS => {
@@ -104,7 +107,7 @@ fn servers(section: &Section<'_>, report: &mut Report<'_>) -> Vec<Server> {
         let key = format!("{}[{index}]", section.key("servers"));
         match values::text(value).and_then(server) {
             Ok(server) => {
-                if !is_loopback(&server.host) {
+                if !server.tls && !is_loopback(&server.host) {
                     report.warning(*place, key, plain_warning(&server));
                 }
                 servers.push(server);
@@ -118,7 +121,7 @@ fn servers(section: &Section<'_>, report: &mut Report<'_>) -> Vec<Server> {
 fn plain_warning(server: &Server) -> String {
     format!(
         "plain MQTT to a remote host: all that goes to {} and comes back, the password too, can be read and changed \
-         on the way; use it only on a network that you trust, or through a VPN",
+         on the way; write mqtts:// for TLS, or use it only on a network that you trust",
         server.host
     )
 }
@@ -127,22 +130,25 @@ fn plain_warning(server: &Server) -> String {
 fn server(text: &str) -> Result<Server, String> {
     if text.contains('@') {
         return Err("a user name or password has no place in the address, which is shown to everyone; write \
-                    mqtt://HOST:PORT and give username and password_file"
+                    mqtts://HOST:PORT and give username and password_file"
             .to_owned());
     }
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(match host_and_port(text) {
+        return Err(match host_and_port(text, false) {
             Ok(server) => format!("{} has no scheme; write \"{server}\"", values::quoted(text)),
             Err(_) => not_a_server(text),
         });
     };
     match scheme.to_ascii_lowercase().as_str() {
-        "mqtt" => host_and_port(rest).map_err(|problem| format!("{} {problem}", values::quoted(text))),
+        "mqtt" | "mqtts" => {
+            let tls = scheme.eq_ignore_ascii_case("mqtts");
+            host_and_port(rest, tls).map_err(|problem| format!("{} {problem}", values::quoted(text)))
+        }
         scheme => Err(match keys::MQTT.later_value("servers", scheme) {
             Some(later) => format!("{scheme}:// {later}"),
             None => {
                 let scheme = values::quoted(&format!("{scheme}://"));
-                format!("{scheme} is not supported; write mqtt://HOST:PORT, which is MQTT over plain TCP")
+                format!("{scheme} is not supported; write mqtts://HOST:PORT for MQTT over TLS, or mqtt://HOST:PORT")
             }
         }),
     }
@@ -152,16 +158,19 @@ fn not_a_server(text: &str) -> String {
     format!("{} is not a broker's address; write one such as \"mqtt://broker.example:1883\"", values::quoted(text))
 }
 
-fn host_and_port(text: &str) -> Result<Server, String> {
-    let advice = "write mqtt://HOST:PORT";
+fn host_and_port(text: &str, tls: bool) -> Result<Server, String> {
+    let (scheme, default) = if tls { ("mqtts", 8883) } else { ("mqtt", 1883) };
+    let advice = format!("write {scheme}://HOST:PORT");
     if text.contains(['/', '?', '#']) {
         return Err(format!("has a path; {advice} and nothing behind it"));
     }
     let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
         Some(Some((address, port))) if address.parse::<Ipv6Addr>().is_ok() => (address, port),
-        Some(_) => return Err("is not an IPv6 address in brackets; write one such as mqtt://[::1]:1883".to_owned()),
+        Some(_) => {
+            return Err(format!("is not an IPv6 address in brackets; write one such as {scheme}://[::1]:{default}"));
+        }
         None if text.parse::<Ipv6Addr>().is_ok() || text.matches(':').count() > 1 => {
-            return Err("has an IPv6 address without brackets; write it as in mqtt://[::1]:1883".to_owned());
+            return Err(format!("has an IPv6 address without brackets; write it as in {scheme}://[::1]:{default}"));
         }
         None => text.split_at_checked(text.find(':').unwrap_or(text.len())).unwrap_or((text, "")),
     };
@@ -169,14 +178,54 @@ fn host_and_port(text: &str) -> Result<Server, String> {
         return Err(format!("has no valid host name; {advice}"));
     }
     let port = match port.strip_prefix(':') {
-        None if port.is_empty() => Some(1883),
+        None if port.is_empty() => Some(default),
         Some(digits) if digits.chars().all(|c| c.is_ascii_digit()) => digits.parse().ok().filter(|port| *port > 0),
         _ => None,
     };
     match port {
-        Some(port) => Ok(Server { host: host.to_owned(), port }),
-        None => Err("has no valid port; give 1 to 65535, or none for 1883".to_owned()),
+        Some(port) => Ok(Server { tls, host: host.to_owned(), port }),
+        None => Err(format!("has no valid port; give 1 to 65535, or none for {default}")),
     }
+}
+
+/// What TLS needs, and whether any server speaks it.
+fn tls(section: &Section<'_>, report: &mut Report<'_>, context: &Context<'_>, servers: &[Server]) -> Tls {
+    let mut file = |key| section.read(report, key, |value| secret(value, context));
+    let (ca_file, cert_file, key_file) = (file("ca_file"), file("cert_file"), file("key_file"));
+    let server_name = section.read(report, "server_name", |value| match values::text(value)? {
+        name if is_host(name) => Ok(name.to_owned()),
+        name => Err(format!("{} is not a host name; give the name in the broker's certificate", values::quoted(name))),
+    });
+    let alpn = section.read(report, "alpn", alpn).unwrap_or_default();
+    for (one, other) in [("cert_file", "key_file"), ("key_file", "cert_file")] {
+        if section.has(one) && !section.has(other) {
+            let message = format!("is of no use without {other}; give both, or neither");
+            report.conclusion(section.place(one), section.key(one), message);
+        }
+    }
+    if servers.iter().all(|server| !server.tls) {
+        for key in
+            ["ca_file", "cert_file", "key_file", "server_name", "alpn"].into_iter().filter(|key| section.has(key))
+        {
+            let message = "is not used: no server has mqtts://, so nothing is encrypted".to_owned();
+            report.warning(section.place(key), section.key(key), message);
+        }
+    }
+    let identity = cert_file.zip(key_file).map(|(cert_file, key_file)| Identity { cert_file, key_file });
+    Tls { ca_file, identity, server_name, alpn }
+}
+
+/// Names of protocols; each may have 1 to 255 bytes (RFC 7301 section 3.1).
+fn alpn(value: &Value) -> Result<Vec<String>, String> {
+    let Value::List(list) = value else { return Err("is not a list; write alpn = [\"mqtt\"]".to_owned()) };
+    if list.len() > MOST_PROTOCOLS {
+        return Err(format!("has {} elements; give at most {MOST_PROTOCOLS}", list.len()));
+    }
+    let protocol = |node: &Node| match values::text(&node.value)? {
+        name if (1..=255).contains(&name.len()) => Ok(name.to_owned()),
+        name => Err(format!("{} is not a protocol's name of 1 to 255 bytes", values::quoted(name))),
+    };
+    list.iter().map(protocol).collect()
 }
 
 /// A DNS name or an address: letters, digits, `-`, `_` and `.` (RFC 1123, and the underscore that LANs use).

@@ -187,13 +187,27 @@ const WRONG: &[(&str, &str)] = &[
         "2:11: mqtt.servers: is empty; give at least one, such as servers = [\"mqtt://broker.example:1883\"]",
     ),
     (
-        "[mqtt]\nservers = [\"mqtts://broker\", \"tcp://broker\", \"broker:1883\", \"mqtt://gw:secret@broker\"]",
-        "2:12: mqtt.servers[0]: mqtts:// is not supported by this version of pillion yet; use mqtt:// on a network that \
-         you trust, or through a VPN\n\
-         2:30: mqtt.servers[1]: \"tcp://\" is not supported; write mqtt://HOST:PORT, which is MQTT over plain TCP\n\
-         2:46: mqtt.servers[2]: \"broker:1883\" has no scheme; write \"mqtt://broker:1883\"\n\
-         2:61: mqtt.servers[3]: a user name or password has no place in the address, which is shown to everyone; write \
-         mqtt://HOST:PORT and give username and password_file",
+        "[mqtt]\nservers = [\"wss://broker\", \"tcp://broker\", \"broker:1883\", \"mqtt://gw:secret@broker\"]",
+        "2:12: mqtt.servers[0]: wss:// is not supported by this version of pillion yet; use mqtts://\n\
+         2:28: mqtt.servers[1]: \"tcp://\" is not supported; write mqtts://HOST:PORT for MQTT over TLS, or \
+         mqtt://HOST:PORT\n\
+         2:44: mqtt.servers[2]: \"broker:1883\" has no scheme; write \"mqtt://broker:1883\"\n\
+         2:59: mqtt.servers[3]: a user name or password has no place in the address, which is shown to everyone; write \
+         mqtts://HOST:PORT and give username and password_file",
+    ),
+    (
+        "[mqtt]\nservers = [\"mqtts://b:0\", \"mqtts://[::1\"]\nserver_name = \"a b\"\nalpn = \"mqtt\"\ncert_file = \"c\"",
+        "2:12: mqtt.servers[0]: \"mqtts://b:0\" has no valid port; give 1 to 65535, or none for 8883\n\
+         2:27: mqtt.servers[1]: \"mqtts://[::1\" is not an IPv6 address in brackets; write one such as mqtts://[::1]:8883\n\
+         3:15: mqtt.server_name: \"a b\" is not a host name; give the name in the broker's certificate\n\
+         4:8: mqtt.alpn: is not a list; write alpn = [\"mqtt\"]\n\
+         5:13: mqtt.cert_file: is of no use without key_file; give both, or neither",
+    ),
+    (
+        "[mqtt]\nkey_file = \"k\"\nalpn = [\"\", 7]\nca_file = \"\"",
+        "2:12: mqtt.key_file: is of no use without cert_file; give both, or neither\n\
+         3:8: mqtt.alpn: \"\" is not a protocol's name of 1 to 255 bytes\n\
+         4:11: mqtt.ca_file: is empty; give a path or remove the line",
     ),
     (
         "[mqtt]\nservers = [\"mqtt://\", \"mqtt://::1\", \"mqtt://[::1\", \"mqtt://b:0\", \"mqtt://b/x\", \"mqtt://b:+1\", 5, \"?\"]",
@@ -351,10 +365,9 @@ const WRONG: &[(&str, &str)] = &[
     ),
     // The design's, not built yet.
     (
-        "[app]\nlogs = true\n[mqtt]\nversion = \"5\"\nca_file = \"x\"",
+        "[app]\nlogs = true\n[mqtt]\nversion = \"5\"",
         "2:1: app.logs: is not supported by this version of pillion yet; remove it\n\
-         4:11: mqtt.version: \"5\" is not supported by this version of pillion yet; use \"3.1.1\"\n\
-         5:1: mqtt.ca_file: is not supported by this version of pillion yet; remove it",
+         4:11: mqtt.version: \"5\" is not supported by this version of pillion yet; use \"3.1.1\"",
     ),
     // Modbus.
     (
@@ -466,10 +479,18 @@ fn plain_mqtt_over_a_network_never_goes_without_a_warning() {
         told,
         [
             "gateway.toml:2:70: mqtt.servers[3]: plain MQTT to a remote host: all that goes to 127.evil.example and comes \
-          back, the password too, can be read and changed on the way; use it only on a network that you trust, or \
-          through a VPN"
+          back, the password too, can be read and changed on the way; write mqtts:// for TLS, or use it only on a \
+          network that you trust"
         ]
     );
+}
+
+#[test]
+fn keys_for_tls_never_stand_unused_without_a_warning() {
+    let told = warnings("[mqtt]\nca_file = \"ca.pem\"\nservers = [\"mqtt://localhost\"]");
+    assert_eq!(told, ["gateway.toml:2:11: mqtt.ca_file: is not used: no server has mqtts://, so nothing is encrypted"]);
+    let none: [String; 0] = [];
+    assert_eq!(warnings("[mqtt]\nca_file = \"ca.pem\"\nservers = [\"mqtts://broker.example\"]"), none);
 }
 
 #[test]
@@ -656,7 +677,7 @@ fn the_example_never_fails_the_check_and_never_shows_another_default() {
         (&default.instance, &default.state_dir, &default.runtime_dir)
     );
     assert_eq!((&all.spool, &all.health), (&default.spool, &default.health));
-    let mqtt = Mqtt { username: None, password_file: None, ..all.mqtt };
+    let mqtt = Mqtt { username: None, password_file: None, tls: Tls::default(), ..all.mqtt };
     assert_eq!(mqtt, default.mqtt);
     assert_eq!(all.streams[1], Stream { max_age: all.streams[1].max_age, ..default.streams[1].clone() });
     let minimal = parsed("[[serial]]\nname = \"meter\"\npath = \"/dev/ttyUSB0\"").unwrap().config;
@@ -760,6 +781,10 @@ fn the_effective_configuration_never_reads_differently() {
         "[[serial]]\nname = \"a\"\nusb = \"0403:6001:A 1\"\ndtr = false\nrts = true\nlow_latency = true\n\
          rs485 = { rts_on_send = false, delay_before_send = \"2ms\", rx_during_tx = true }\n\
          commands = { allow = [\"a*\"], rate = 3, ttl = \"5s\", reply = \"1s\" }",
+    );
+    check_round_trip(
+        "[mqtt]\nservers = [\"mqtts://b\", \"mqtts://[::1]:1\"]\nca_file = \"ca\"\ncert_file = \"/c\"\nkey_file = \"k\"\n\
+         server_name = \"b.example\"\nalpn = [\"mqtt\", \"x\"]",
     );
     check_round_trip(
         "instance = \"a@b.c\"\n[mqtt]\nservers = [\"mqtt://[fe80::1]:1\", \"mqtt://b\"]\nusername = 'q\"\\ü'\n\

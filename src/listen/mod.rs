@@ -32,6 +32,7 @@ use crate::backoff::Backoff;
 use crate::command::Request;
 use crate::config::Mqtt;
 use crate::inbound::{Delivered, Settings};
+use crate::mqtt::tls::Setup;
 use crate::mqtt::{Connection, LinkError, Purpose, Session};
 use crate::pulse::Pulse;
 use crate::record::{Clock, Durability, Encoding, Record, StreamId, Submission};
@@ -112,6 +113,7 @@ enum Lost {
 pub struct Listener {
     mqtt: Mqtt,
     session: Session,
+    tls: Setup,
     filters: Filters,
     alive: Alive,
     wiring: Wiring,
@@ -138,8 +140,9 @@ impl Listener {
         };
         let filters = Filters::new(&mqtt.topic_prefix, &wiring.outlets.receivers());
         let backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let tls = Setup::new(mqtt.tls.clone(), wiring.clock);
         let (server, unreadable, given_up, try_again) = (0, 0, 0, None);
-        Listener { mqtt, session, filters, alive, wiring, backoff, server, unreadable, given_up, try_again }
+        Listener { mqtt, session, tls, filters, alive, wiring, backoff, server, unreadable, given_up, try_again }
     }
 
     /// Runs until `stop` is set.
@@ -174,7 +177,7 @@ impl Listener {
             false
         });
         self.session.purpose = Purpose::Commands { clean };
-        let mut connect = Box::pin(Connection::open(server, &self.session));
+        let mut connect = Box::pin(Connection::open(server, &self.session, &mut self.tls));
         loop {
             tokio::select! {
                 opened = &mut connect => return Some(opened),

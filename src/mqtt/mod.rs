@@ -13,17 +13,20 @@
 //! session, take one packet and one system call at a time, and can stall for good on a packet id that is used again
 //! (issues 1014 and 1056 there). The connection's packet ids are ours (see [`crate::inflight`]), so there is one truth only.
 //!
-//! TLS is a transport of the options made in [`Connection::open`]; MQTT 5 is a second implementation of
+//! [`tls`] is what servers with `mqtts://` need besides. MQTT 5 would be a second implementation of
 //! [`Connection`]'s methods, with the reason code of a PUBACK in [`Received`].
+
+pub mod tls;
 
 use crate::config::Server;
 use bytes::Bytes;
 use rumqttc::{
     ConnectReturnCode, ConnectionError, Event, EventLoop, Incoming, LastWill, MqttOptions, NetworkOptions, Packet,
-    PubAck, Publish, QoS, StateError, Subscribe, SubscribeReasonCode,
+    PubAck, Publish, QoS, StateError, Subscribe, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use std::io;
 use std::time::Duration;
+use tls::{Setup, TlsError};
 
 /// The time that connecting may take, host name look-up and CONNACK included, in seconds.
 const CONNECT_TIMEOUT_S: u64 = 10;
@@ -129,6 +132,9 @@ pub enum LinkError {
     /// Bytes that are no MQTT.
     #[error("the broker sent what is not MQTT 3.1.1: {0}")]
     Protocol(String),
+    /// The connection is there, and TLS on it is not.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Our side took too long to send: the broker does not read.
     #[error("the broker takes no data any more")]
     Stalled,
@@ -141,10 +147,17 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects. Cancel-safe: a half-made connection is dropped.
-    pub async fn open(server: &Server, session: &Session) -> Result<Connection, LinkError> {
-        let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
+    /// Connects; `tls` is used for a server with `mqtts://`. Cancel-safe: a half-made connection is dropped.
+    pub async fn open(server: &Server, session: &Session, tls: &mut Setup) -> Result<Connection, LinkError> {
+        // With TLS the host is also the name that is verified, which has no brackets.
+        let host = match server.host.contains(':') && !server.tls {
+            true => format!("[{}]", server.host),
+            false => server.host.clone(),
+        };
         let mut options = MqttOptions::new(&session.client_id, host, server.port);
+        if server.tls {
+            options.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls.config()?)));
+        }
         options.set_keep_alive(session.keep_alive);
         options.set_inflight(1);
         let max_incoming = match session.purpose.clone() {
@@ -173,7 +186,7 @@ impl Connection {
                 Ok(Connection { eventloop, session_present: connack.session_present })
             }
             Ok(other) => Err(LinkError::Protocol(format!("{other:?} instead of CONNACK"))),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(why_not(error, server, tls)),
         }
     }
 
@@ -267,16 +280,33 @@ impl From<StateError> for LinkError {
     }
 }
 
-impl From<ConnectionError> for LinkError {
-    fn from(error: ConnectionError) -> Self {
-        match error {
-            ConnectionError::Io(error) => LinkError::Network(error),
-            ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => LinkError::ConnectTimeout,
-            ConnectionError::ConnectionRefused(code) => LinkError::Refused(refusal(code)),
-            ConnectionError::MqttState(error) => error.into(),
-            other => LinkError::Protocol(other.to_string()),
-        }
+/// Why no connection came about. With TLS 1.3 what the broker thinks of our certificate comes with the first read.
+fn why_not(error: ConnectionError, server: &Server, tls: &Setup) -> LinkError {
+    let of_io = |error: io::Error| match TlsError::of_io(&error, tls.clock()) {
+        Some(error) => LinkError::Tls(error),
+        None => LinkError::Network(error),
+    };
+    match error {
+        ConnectionError::Io(error) => of_io(error),
+        ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => LinkError::ConnectTimeout,
+        ConnectionError::ConnectionRefused(code) => LinkError::Refused(refusal(code)),
+        ConnectionError::Tls(rumqttc::TlsError::Io(error)) if has_hung_up(&error) => TlsError::HungUp.into(),
+        ConnectionError::Tls(rumqttc::TlsError::Io(error)) => of_io(error),
+        ConnectionError::Tls(rumqttc::TlsError::TLS(error)) => TlsError::of(&error, tls.clock()).into(),
+        ConnectionError::Tls(error) => TlsError::Other(error.to_string()).into(),
+        ConnectionError::MqttState(error) => match LinkError::from(error) {
+            LinkError::Network(error) => of_io(error),
+            LinkError::Closed if server.tls => TlsError::HungUp.into(),
+            other => other,
+        },
+        other => LinkError::Protocol(other.to_string()),
     }
+}
+
+/// Whether it was the other side that ended the connection.
+fn has_hung_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
 /// MQTT 3.1.1 table 3.1 in words that say what to do.

@@ -22,6 +22,7 @@ mod timers;
 use crate::backoff::Backoff;
 use crate::config::{Mqtt, Stream};
 use crate::inflight::Window;
+use crate::mqtt::tls::Setup;
 use crate::mqtt::{Connection, LinkError, Message, Purpose, Session};
 use crate::pulse::Pulse;
 use crate::record::{Clock, Retained, Sequenced, StreamId};
@@ -84,6 +85,7 @@ pub struct Publisher {
     mqtt: Mqtt,
     streams: Vec<Stream>,
     session: Session,
+    tls: Setup,
     stopped: String,
     wiring: Wiring,
     backoff: Backoff,
@@ -119,6 +121,7 @@ impl Publisher {
             window: Window::new(mqtt.inflight, streams.len()),
             highest: vec![0; streams.len()],
             trim: vec![None; streams.len()],
+            tls: Setup::new(mqtt.tls.clone(), wiring.clock),
             mqtt,
             streams,
             session,
@@ -160,6 +163,10 @@ impl Publisher {
         let server = self.mqtt.servers.get(self.server).map(ToString::to_string);
         let reason = lost.to_string();
         let since_ms = (self.wiring.clock)().wall_ms;
+        let tls = match lost {
+            Lost::Link(LinkError::Tls(error)) => Some(error.kind()),
+            _ => None,
+        };
         let timed_out = u64::from(matches!(lost, Lost::AckTimeout));
         self.wiring.status.send_if_modified(|status| {
             let lost = status.state == LinkState::Connected;
@@ -176,6 +183,9 @@ impl Publisher {
             status.reason = Some(reason);
             status.in_flight = 0;
             status.ack_timeouts += timed_out;
+            if let Some(kind) = tls {
+                *status.tls_failures.entry(kind.to_owned()).or_default() += 1;
+            }
             changed
         });
         self.server = (self.server + 1) % self.mqtt.servers.len().max(1);
@@ -201,7 +211,7 @@ impl Publisher {
             status.server = Some(server.to_string());
             false
         });
-        let mut connect = Box::pin(Connection::open(server, &self.session));
+        let mut connect = Box::pin(Connection::open(server, &self.session, &mut self.tls));
         loop {
             tokio::select! {
                 opened = &mut connect => return Some(opened),

@@ -28,6 +28,11 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// Starts one. It keeps nothing over a restart and has no limit on what it queues for a subscriber.
     pub fn start() -> Self {
+        Mosquitto::start_with(|_| String::new())
+    }
+
+    /// The same with more lines in its configuration, which may be of a second listener at another port of its address.
+    pub fn start_with(more: impl FnOnce(SocketAddr) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = TcpListener::bind((own_address(), 0)).and_then(|probe| probe.local_addr()).unwrap();
         let lines = [
@@ -38,6 +43,7 @@ impl Mosquitto {
             "max_inflight_messages 0".to_owned(),
             "set_tcp_nodelay true".to_owned(),
             "log_dest stderr".to_owned(),
+            more(address),
         ];
         fs::write(folder.path().join("mosquitto.conf"), lines.join("\n")).unwrap();
         let mut broker = Mosquitto { address, folder, child: None };

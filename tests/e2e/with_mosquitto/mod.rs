@@ -19,6 +19,7 @@ mod modbus;
 mod outages;
 mod power_cut;
 mod rig;
+mod tls;
 
 /// A broker behind a link, with a consumer that hears all of it.
 struct World {

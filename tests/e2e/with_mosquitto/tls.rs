@@ -1,0 +1,189 @@
+//! TLS with a real mosquitto: what gets through, and what is said of each of the usual mistakes.
+
+use crate::common::mosquitto::Mosquitto;
+use crate::common::sidecar::{Home, STREAM, Sidecar};
+use crate::common::subscriber::Subscriber;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+/// Whoever issues certificates, with a folder for them.
+struct Authority {
+    folder: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+    own: PathBuf,
+}
+
+/// The files of a certificate.
+#[derive(Clone)]
+struct Identity {
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, format!("authority {}", fastrand::u64(..)));
+        let key = KeyPair::generate().unwrap();
+        let own = folder.path().join("ca.pem");
+        fs::write(&own, params.self_signed(&key).unwrap().pem()).unwrap();
+        Authority { folder, issuer: Issuer::new(params, key), own }
+    }
+
+    /// A certificate for this host name or address, valid in these years.
+    fn issue(&self, host: &str, years: (i32, i32)) -> Identity {
+        let mut params = CertificateParams::new([host.to_owned()]).unwrap();
+        params.not_before = date_time_ymd(years.0, 1, 1);
+        params.not_after = date_time_ymd(years.1, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let name = format!("{host}-{}-{}", years.0, fastrand::u64(..));
+        let [cert, key_file] = ["pem", "key"].map(|kind| self.folder.path().join(format!("{name}.{kind}")));
+        fs::write(&cert, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
+        fs::write(&key_file, key.serialize_pem()).unwrap();
+        Identity { cert, key: key_file }
+    }
+}
+
+const NOW: (i32, i32) = (2020, 4000);
+
+/// A broker with a listener for TLS beside the plain one.
+struct Broker {
+    mosquitto: Mosquitto,
+    tls: SocketAddr,
+}
+
+impl Broker {
+    /// `server` makes its certificate for its address; `asks` whether clients have to show one of this authority.
+    fn start(authority: &Authority, server: impl FnOnce(&str) -> Identity, asks: bool) -> Self {
+        let mut tls = None;
+        let mosquitto = Mosquitto::start_with(|plain| {
+            let address = TcpListener::bind((plain.ip(), 0)).and_then(|probe| probe.local_addr()).unwrap();
+            tls = Some(address);
+            let Identity { cert, key } = server(&address.ip().to_string());
+            let ca = authority.own.display();
+            format!(
+                "listener {} {}\ncertfile {}\nkeyfile {}\ncafile {ca}\nrequire_certificate {asks}\nuser root\n",
+                address.port(),
+                address.ip(),
+                cert.display(),
+                key.display(),
+            )
+        });
+        Broker { mosquitto, tls: tls.unwrap() }
+    }
+
+    fn home(&self, mqtt: String) -> Home {
+        let mut home = Home::new([format!("mqtts://{}", self.tls)]);
+        home.mqtt = mqtt;
+        home
+    }
+}
+
+/// Waits for the link's reason to hold this text.
+fn expect_reason(sidecar: &Sidecar, text: &str) {
+    let has =
+        |status: &serde_json::Value| status["link"]["reason"].as_str().is_some_and(|reason| reason.contains(text));
+    sidecar.expect_status(text, has);
+}
+
+#[test]
+fn records_never_travel_but_to_a_broker_that_proves_who_it_is() {
+    let authority = Authority::new();
+    let broker = Broker::start(&authority, |host| authority.issue(host, NOW), true);
+    let subscriber = Subscriber::at(broker.mosquitto.address());
+    let ours = authority.issue("gateway", NOW);
+    let mqtt = format!("ca_file = {:?}\ncert_file = {:?}\nkey_file = {:?}", authority.own, ours.cert, ours.key);
+    let sidecar = Sidecar::start(broker.home(mqtt));
+    for number in 0..100 {
+        sidecar.publish("over-tls", &format!("record {number}"));
+    }
+    subscriber.expect_text(STREAM, "record 99");
+    sidecar.expect_drained(STREAM);
+    let status = sidecar.status();
+    assert_eq!(status["link"]["server"], format!("mqtts://{}", broker.tls));
+    assert_eq!(status["link"]["tls_failures"], serde_json::Value::Null);
+}
+
+#[test]
+fn no_mistake_with_certificates_ever_goes_without_a_name_of_its_own() {
+    let authority = Authority::new();
+    let stranger = Authority::new();
+    let ca = format!("ca_file = {:?}", authority.own);
+    let ours = authority.issue("gateway", NOW);
+    let identity = |cert: &PathBuf, key: &PathBuf| format!("{ca}\ncert_file = {cert:?}\nkey_file = {key:?}");
+    let right = |host: &str| authority.issue(host, NOW);
+    type Server<'a> = &'a dyn Fn(&str) -> Identity;
+    let expired: Server<'_> = &|host| authority.issue(host, (2020, 2021));
+    let early: Server<'_> = &|host| authority.issue(host, (3000, 3001));
+    let other: Server<'_> = &|_| authority.issue("other.example", NOW);
+    let cases: [(Server<'_>, bool, String, &str, &str); 9] = [
+        (expired, false, ca.clone(), "expired", "has expired: it ended at 2021-01-01T00:00:00.000Z"),
+        (early, false, ca.clone(), "not-yet-valid", "is valid from 3000-01-01T00:00:00.000Z on"),
+        (other, false, ca.clone(), "wrong-name", "but for"),
+        (&right, false, format!("ca_file = {:?}", stranger.own), "unknown-issuer", "give it as mqtt.ca_file"),
+        (&right, true, ca.clone(), "client-certificate-required", "give mqtt.cert_file and mqtt.key_file"),
+        (
+            &right,
+            true,
+            {
+                let theirs = stranger.issue("gateway", NOW);
+                identity(&theirs.cert, &theirs.key)
+            },
+            "client-certificate-refused",
+            "does not accept the certificate of mqtt.cert_file",
+        ),
+        (&right, true, identity(&ours.cert, &authority.issue("x", NOW).key), "file", "it is not the key of"),
+        (&right, false, "ca_file = \"missing.pem\"".to_owned(), "file", "put it there, readable by this user"),
+        (&right, false, format!("ca_file = {:?}", ours.key), "file", "it holds no certificate in PEM"),
+    ];
+    for (server, asks, mqtt, kind, text) in cases {
+        let broker = Broker::start(&authority, server, asks);
+        let sidecar = Sidecar::start(broker.home(mqtt));
+        expect_reason(&sidecar, text);
+        let failures = &sidecar.status()["link"]["tls_failures"];
+        assert!(failures[kind].as_u64().is_some_and(|count| count > 0), "{kind}: {failures}");
+        let metrics = sidecar.request("GET", "/metrics", "", b"").unwrap();
+        let line = format!("pillion_link_tls_failures_total{{reason=\"{kind}\"}} ");
+        assert!(metrics.text.contains(&line), "{line} is not in {}", metrics.text);
+    }
+}
+
+#[test]
+fn a_port_without_tls_never_looks_like_a_dead_broker() {
+    let mosquitto = Mosquitto::start();
+    let sidecar = Sidecar::start(Home::new([format!("mqtts://{}", mosquitto.address())]));
+    expect_reason(&sidecar, "does this port speak TLS?");
+}
+
+#[test]
+fn a_renewed_certificate_never_needs_a_restart() {
+    let authority = Authority::new();
+    let stranger = Authority::new();
+    let broker = Broker::start(&authority, |host| authority.issue(host, NOW), true);
+    let old = stranger.issue("gateway", NOW);
+    let mqtt = format!("ca_file = {:?}\ncert_file = {:?}\nkey_file = {:?}", authority.own, old.cert, old.key);
+    let sidecar = Sidecar::start(broker.home(mqtt));
+    expect_reason(&sidecar, "does not accept the certificate");
+    let new = authority.issue("gateway", NOW);
+    fs::copy(&new.key, &old.key).unwrap();
+    fs::copy(&new.cert, &old.cert).unwrap();
+    sidecar.expect_status("a connection", |status| status["link"]["state"] == "connected");
+}
+
+#[test]
+fn a_broker_behind_another_name_is_never_trusted_without_being_told_so() {
+    let authority = Authority::new();
+    let broker = Broker::start(&authority, |_| authority.issue("broker.example", NOW), false);
+    let mqtt = format!("ca_file = {:?}\nserver_name = \"broker.example\"\nalpn = [\"mqtt\"]", authority.own);
+    let sidecar = Sidecar::start(broker.home(mqtt));
+    sidecar.expect_status("a connection", |status| status["link"]["state"] == "connected");
+    drop(sidecar);
+    let mqtt = format!("ca_file = {:?}\nserver_name = \"other.example\"", authority.own);
+    let sidecar = Sidecar::start(broker.home(mqtt));
+    expect_reason(&sidecar, "is not for other.example, but for");
+}
