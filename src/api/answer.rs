@@ -1,13 +1,53 @@
 //! What goes back to a client: JSON, but for the metrics; an error names the reason and what would be right.
 
+use super::lines::Stream;
 use crate::record::Refusal;
-use hyper::body::Bytes;
+use http_body_util::Full;
+use hyper::body::{Bytes, Frame, SizeHint};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-/// A whole answer.
-pub(super) type Answer = Response<http_body_util::Full<Bytes>>;
+/// An answer to a request.
+pub(super) type Answer = Response<Body>;
+
+/// What is in it.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// All of it, known at once.
+    Whole(Full<Bytes>),
+    /// Lines that come when they come.
+    Lines(Stream),
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Body::Whole(body) => Pin::new(body).poll_frame(context),
+            Body::Lines(stream) => stream.poll_line(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Whole(body) => body.is_end_stream(),
+            Body::Lines(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Whole(body) => body.size_hint(),
+            Body::Lines(_) => SizeHint::new(),
+        }
+    }
+}
 
 /// Why a request gets no 200.
 #[derive(Debug, thiserror::Error)]
@@ -16,17 +56,15 @@ pub(super) enum Error {
     Bad(String),
     #[error("the body ended before its announced end")]
     CutOff,
-    #[error(
-        "no such path; there are GET /v1/health, GET /v1/status, GET /v1/devices, GET /metrics, POST /v1/publish, \
-             GET /v1/devices/NAME/trace and POST /v1/devices/NAME/command"
-    )]
-    NotFound,
+    /// With what there is instead.
+    #[error("no such path; there are {0}")]
+    NotFound(String),
     #[error("there is no device {0:?}; ask GET /v1/devices")]
     NoDevice(String),
     #[error("there is no serial device {0:?}, and only those keep their last bytes; ask GET /v1/devices")]
     NoTrace(String),
     #[error("this path takes {0} only")]
-    Method(&'static str),
+    Method(String),
     #[error("the body did not arrive within 30 s")]
     TooSlow,
     #[error("{0}")]
@@ -35,6 +73,8 @@ pub(super) enum Error {
     Refused(#[from] Refusal),
     #[error("too many large requests at once; nothing of this one was kept")]
     Busy,
+    #[error("too many clients read a stream already; nothing more can be told until one of them hangs up")]
+    Streams,
     #[error("no answer from inside pillion within 10 s; if this was a publish, its records may have been kept or not")]
     NoAnswer,
 }
@@ -43,13 +83,15 @@ impl Error {
     fn status(&self) -> StatusCode {
         match self {
             Error::Bad(_) | Error::CutOff => StatusCode::BAD_REQUEST,
-            Error::NotFound | Error::NoDevice(_) | Error::NoTrace(_) => StatusCode::NOT_FOUND,
+            Error::NotFound(_) | Error::NoDevice(_) | Error::NoTrace(_) => StatusCode::NOT_FOUND,
             Error::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Error::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Refused(Refusal::Full) => StatusCode::TOO_MANY_REQUESTS,
             Error::Refused(Refusal::NotDurable(_)) => StatusCode::INSUFFICIENT_STORAGE,
-            Error::Refused(Refusal::Stopping) | Error::Busy | Error::NoAnswer => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Refused(Refusal::Stopping) | Error::Busy | Error::Streams | Error::NoAnswer => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -62,7 +104,9 @@ impl Error {
         let status = self.status();
         let mut answer = json(status, &Body { error: self.to_string() });
         if let Error::Method(allowed) = self {
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+            // Names of methods, which are always fit for a header.
+            let allowed = HeaderValue::from_str(allowed).unwrap_or(HeaderValue::from_static(""));
+            answer.headers_mut().insert(ALLOW, allowed);
         }
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
             // Seconds: a restart takes about that long, and a stream that is full drains at that scale.
@@ -86,7 +130,7 @@ pub(super) fn text(content_type: &'static str, body: String) -> Answer {
 }
 
 fn whole(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
-    let mut answer = Response::new(Bytes::from(body).into());
+    let mut answer = Response::new(Body::Whole(Bytes::from(body).into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer

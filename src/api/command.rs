@@ -4,12 +4,12 @@
 //! wait, and which status a reply stands for. A client that hangs up changes nothing for its command.
 
 use super::answer::{Answer, Error, json};
-use super::routes::{self, Shared};
+use super::call::{Call, Shared, ask_status};
+use super::query::Query;
 use crate::command::{MAX_COMMAND, Origin, Reply, Request as Command, Stage};
 use crate::record::Refusal;
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
-use hyper::{Request, StatusCode};
+use hyper::StatusCode;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -23,15 +23,9 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// Replies to one command: received, written, replied.
 const REPLIES: usize = 4;
 
-/// NAME of the path `/v1/devices/NAME/command`.
-pub(super) fn device_of(path: &str) -> Option<&str> {
-    let name = path.strip_prefix("/v1/devices/")?.strip_suffix("/command")?;
-    (!name.is_empty() && !name.contains('/')).then_some(name)
-}
-
-pub(super) async fn command(shared: &Shared, device: String, request: Request<Incoming>) -> Result<Answer, Error> {
-    let (head, body) = request.into_parts();
-    let wait = wait_of(head.uri.query().unwrap_or_default()).map_err(Error::Bad)?;
+pub(super) async fn command(shared: &Shared, call: Call) -> Result<Answer, Error> {
+    let Call { head, body, name: device, .. } = call;
+    let wait = wait_of(head.uri.query())?;
     let reading = Limited::new(body, MAX_COMMAND).collect();
     let body = timeout(BODY_TIME, reading).await.map_err(|_| Error::TooSlow)?;
     let body = body.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
@@ -39,7 +33,7 @@ pub(super) async fn command(shared: &Shared, device: String, request: Request<In
         false => Error::CutOff,
     })?;
     let payload = body.to_bytes().to_vec();
-    if !routes::ask_status(&shared.api).await?.devices.contains_key(&device) {
+    if !ask_status(&shared.api).await?.devices.contains_key(&device) {
         return Err(Error::NoDevice(device));
     }
     let (replies, mut answers) = mpsc::channel(REPLIES);
@@ -76,21 +70,12 @@ fn status_of(reply: &Reply) -> StatusCode {
     }
 }
 
-fn wait_of(query: &str) -> Result<Duration, String> {
-    let mut wait = None;
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if key != "wait" {
-            return Err(format!("unknown parameter {key:?}; there is wait"));
-        }
-        let given = humantime::parse_duration(value).ok();
-        let given = given.filter(|wait| (SHORTEST_WAIT..=LONGEST_WAIT).contains(wait));
-        let given = given.ok_or_else(|| format!("wait is {value:?}; give 10ms to 40s, such as 5s"))?;
-        if wait.replace(given).is_some() {
-            return Err("the parameter wait is given twice".to_owned());
-        }
-    }
-    Ok(wait.unwrap_or(WAIT))
+fn wait_of(query: Option<&str>) -> Result<Duration, Error> {
+    let query = Query::read(query, &["wait"])?;
+    let Some(value) = query.get("wait") else { return Ok(WAIT) };
+    let given = humantime::parse_duration(value).ok();
+    let given = given.filter(|wait| (SHORTEST_WAIT..=LONGEST_WAIT).contains(wait));
+    given.ok_or_else(|| Error::Bad(format!("wait is {value:?}; give 10ms to 40s, such as 5s")))
 }
 
 #[cfg(test)]
@@ -98,19 +83,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_path_ever_names_a_device_by_accident() {
-        assert_eq!(device_of("/v1/devices/meter/command"), Some("meter"));
-        for path in ["/v1/devices//command", "/v1/devices/command", "/v1/devices/a/b/command", "/v1/devices/a/command/"]
-        {
-            assert_eq!(device_of(path), None, "{path}");
-        }
-    }
-
-    #[test]
     fn a_client_never_waits_longer_than_allowed() {
-        assert_eq!((wait_of(""), wait_of("wait=5s&")), (Ok(WAIT), Ok(Duration::from_secs(5))));
+        assert_eq!(wait_of(None).unwrap(), WAIT);
+        assert_eq!(wait_of(Some("wait=5s&")).unwrap(), Duration::from_secs(5));
         for query in ["wait=41s", "wait=1ms", "wait=", "wait", "wait=5", "wait=1s&wait=1s", "id=x"] {
-            assert!(wait_of(query).is_err(), "{query}");
+            assert!(wait_of(Some(query)).is_err(), "{query}");
         }
     }
 

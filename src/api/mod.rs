@@ -15,25 +15,33 @@
 //!                    400 wrong topic, stream, parameter or body   408 the body took too long   413 too large
 //!                    429 the stream is full   507 the disk did not take it   503 stopping or stuck, with Retry-After
 //! GET  /v1/devices   200: every device by name, as in the status document
-//! GET  /v1/devices/NAME/trace   200: the last bytes that passed its port
-//! POST /v1/devices/NAME/command[?wait=30s]
+//! GET  /v1/devices/{name}/trace   200: the last bytes that passed its port
+//! POST /v1/devices/{name}/command[?wait=30s]
 //!                    body: a command (see `command`), 16 KiB at the most; the answer is a reply, the last one if it comes
-//!                        within `wait` (10ms to 45s)
+//!                        within `wait` (10ms to 40s)
 //!                    200 done   202 still under way   404 no such device   410 too late   422 refused   502 failed
 //! ```
 //!
 //! A request is accepted as a whole or not at all. Only after a 503 that says so is its fate unknown.
 //!
-//! [`socket`] is the file, `server` the connections, `routes` the table above, `publish` the one route that takes
-//! something in, `command` the one that has something done, `metrics` the status as numbers, `answer` what goes back.
+//! [`socket`] is the file, `server` the connections, `phase` how long they may last, `routes` the table above, `call` what a
+//! handler is given, `query` its parameters, `answer` what goes back, `lines` an answer without an end. The handlers:
+//! `publish` takes something in, `command` has something done, `views` only look, with `metrics` as the status in numbers.
 
 mod answer;
+mod call;
 mod command;
+// Until there is a route that answers so.
+#[allow(dead_code)]
+mod lines;
 mod metrics;
+mod phase;
 mod publish;
+mod query;
 mod routes;
 mod server;
 pub mod socket;
+mod views;
 
 pub use server::serve;
 

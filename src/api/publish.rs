@@ -6,13 +6,13 @@
 
 use super::Api;
 use super::answer::{Answer, Error, json};
-use super::routes::{self, Shared};
+use super::call::{Call, Shared, ask};
+use super::query::Query;
 use crate::record::{Durability, Encoding, PayloadRule, Record, Sequenced, StreamId, Submission};
 use http_body_util::BodyExt as _;
+use hyper::StatusCode;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, EXPECT, HeaderMap};
-use hyper::{Request, StatusCode};
-use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use std::time::Duration;
@@ -54,10 +54,10 @@ struct Published {
     last: u64,
 }
 
-pub(super) async fn publish(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Error> {
-    let (head, body) = request.into_parts();
+pub(super) async fn publish(shared: &Shared, call: Call) -> Result<Answer, Error> {
+    let Call { head, body, .. } = call;
     // The body is read even if the query is wrong: a client that sends everything first gets to read why.
-    let target = Target::of(head.uri.query().unwrap_or_default(), &shared.api);
+    let target = Target::of(head.uri.query(), &shared.api);
     let stream = target.as_ref().map_or(StreamId::TELEMETRY, |target| target.stream);
     let answer = take_in(shared, &head.headers, body, target).await;
     if let Err(Error::Bad(_) | Error::TooLarge(_)) = &answer {
@@ -87,7 +87,7 @@ async fn take_in(
     let durability = if target.sync { Durability::Power } else { Durability::Process };
     let stream = target.stream;
     let submit = |reply| Submission { stream, records, durability, reply: Some(reply) };
-    let seqs = routes::ask(&api.submissions, submit).await??;
+    let seqs = ask(&api.submissions, submit).await??;
     Ok(json(StatusCode::OK, &Published { accepted, first: seqs.first, last: seqs.last }))
 }
 
@@ -143,31 +143,14 @@ fn is_ndjson(headers: &HeaderMap) -> bool {
 }
 
 impl Target {
-    fn of(query: &str, api: &Api) -> Result<Target, Error> {
-        let (mut topic, mut stream, mut sync) = (None, None, None);
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let place = match key {
-                "topic" => &mut topic,
-                "stream" => &mut stream,
-                "sync" => &mut sync,
-                _ => return Err(bad(format!("unknown parameter {key:?}; there are topic, stream and sync"))),
-            };
-            let decoded = percent_decode_str(value).decode_utf8();
-            let value = decoded.map_err(|_| bad(format!("the parameter {key} is not UTF-8")))?.into_owned();
-            if place.replace(value).is_some() {
-                return Err(bad(format!("the parameter {key} is given twice")));
-            }
-        }
+    fn of(query: Option<&str>, api: &Api) -> Result<Target, Error> {
+        let query = Query::read(query, &["topic", "stream", "sync"])?;
+        let topic = query.get("topic");
         let topic = topic.ok_or_else(|| bad("the parameter topic is missing: POST /v1/publish?topic=T".to_owned()))?;
-        check_topic(&topic, api.max_topic).map_err(|why| bad(format!("topic: {why}")))?;
-        let stream_name = stream.unwrap_or_else(|| "telemetry".to_owned());
+        check_topic(topic, api.max_topic).map_err(|why| bad(format!("topic: {why}")))?;
+        let stream_name = query.get("stream").unwrap_or("telemetry").to_owned();
         let stream = stream_of(&stream_name, &api.streams)?;
-        let sync = match sync.as_deref() {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(other) => return Err(bad(format!("sync is {other:?}; it must be true or false"))),
-        };
+        let sync = query.flag("sync")?;
         Ok(Target { topic: format!("app/{topic}"), stream, stream_name, sync })
     }
 }
@@ -279,7 +262,7 @@ mod tests {
     }
 
     fn target(query: &str) -> Result<Target, String> {
-        Target::of(query, &api()).map_err(|error| error.to_string())
+        Target::of(Some(query), &api()).map_err(|error| error.to_string())
     }
 
     fn lines(body: &[u8]) -> Result<usize, String> {

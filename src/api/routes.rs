@@ -1,49 +1,46 @@
-//! Which request goes where, and how a flow is asked.
+//! The table of routes: which request goes to which handler.
+//!
+//! To add one: a line in [`ROUTES`], its handler in a file of its own, a line in the table at the head of `api`, and its
+//! description in `openapi.json`. Tests hold the three to each other; the texts of 404 and 405 follow by themselves.
 
-use super::answer::{Answer, Error, json, text};
-use super::{Api, command, metrics, publish};
-use crate::record::Refusal;
-use crate::stats::{HealthState, Status, TraceEntry};
+use super::answer::{Answer, Error};
+use super::call::{Call, Shared};
+use super::phase::Phases;
+use super::{command, publish, views};
 use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode};
-use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use hyper::{Method, Request};
+use percent_encoding::percent_decode_str;
+use std::pin::Pin;
 
-/// How long a flow may take to answer. An fdatasync on a worn SD card takes seconds.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// Every route, by path. `{…}` stands for one part of the path that is not empty; HEAD is answered wherever GET is.
+#[rustfmt::skip]
+pub(super) const ROUTES: &[Route] = &[
+    Route { method: Method::GET,  path: "/metrics",                   handler: |shared, _| Box::pin(views::all_metrics(shared)) },
+    Route { method: Method::GET,  path: "/v1/devices",                handler: |shared, _| Box::pin(views::devices(shared)) },
+    Route { method: Method::POST, path: "/v1/devices/{name}/command", handler: |shared, call| Box::pin(command::command(shared, call)) },
+    Route { method: Method::GET,  path: "/v1/devices/{name}/trace",   handler: |shared, call| Box::pin(views::trace(shared, call)) },
+    Route { method: Method::GET,  path: "/v1/health",                 handler: |shared, _| Box::pin(views::health(shared)) },
+    Route { method: Method::POST, path: "/v1/publish",                handler: |shared, call| Box::pin(publish::publish(shared, call)) },
+    Route { method: Method::GET,  path: "/v1/status",                 handler: |shared, _| Box::pin(views::status(shared)) },
+];
 
-/// Large bodies in memory at once; with their limit of 1 MiB (or `max_payload`) this bounds what clients can make us hold.
-const LARGE_BODIES: usize = 4;
-
-/// What all connections share.
-pub(super) struct Shared {
-    pub(super) api: Api,
-    pub(super) large_bodies: Semaphore,
+/// A method on a path.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    handler: Handler,
 }
 
-impl Shared {
-    pub(super) fn new(api: Api) -> Self {
-        Shared { api, large_bodies: Semaphore::new(LARGE_BODIES) }
-    }
-}
+/// What answers a request.
+type Handler = for<'a> fn(&'a Shared, Call) -> Outcome<'a>;
+type Outcome<'a> = Pin<Box<dyn Future<Output = Result<Answer, Error>> + Send + 'a>>;
 
 /// Answers one request, whatever it is.
-pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Answer {
-    let outcome = match (request.uri().path(), request.method()) {
-        ("/v1/health", &Method::GET | &Method::HEAD) => health(&shared.api).await,
-        ("/v1/status", &Method::GET | &Method::HEAD) => status(&shared.api).await,
-        ("/metrics", &Method::GET | &Method::HEAD) => all_metrics(&shared.api).await,
-        ("/v1/devices", &Method::GET | &Method::HEAD) => devices(&shared.api).await,
-        ("/v1/publish", &Method::POST) => publish::publish(shared, request).await,
-        ("/v1/health" | "/v1/status" | "/v1/devices" | "/metrics", _) => Err(Error::Method("GET, HEAD")),
-        ("/v1/publish", _) => Err(Error::Method("POST")),
-        (path, method) => match (command::device_of(path).map(str::to_owned), method) {
-            (Some(device), &Method::POST) => command::command(shared, device, request).await,
-            (Some(_), _) => Err(Error::Method("POST")),
-            (None, &Method::GET | &Method::HEAD) => trace(&shared.api, path).await,
-            (None, _) => Err(Error::NotFound),
-        },
+pub(super) async fn answer(shared: &Shared, request: Request<Incoming>, phases: Phases) -> Answer {
+    let (head, body) = request.into_parts();
+    let outcome = match find(&head.method, head.uri.path()) {
+        Ok((route, name)) => (route.handler)(shared, Call { head, body, name, phases }).await,
+        Err(error) => Err(error),
     };
     outcome.unwrap_or_else(|error| {
         tracing::debug!("refused a request on the local socket: {error}");
@@ -51,59 +48,98 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Answe
     })
 }
 
-/// The last bytes of the device in `/v1/devices/NAME/trace`.
-async fn trace(api: &Api, path: &str) -> Result<Answer, Error> {
-    let name = path.strip_prefix("/v1/devices/").and_then(|rest| rest.strip_suffix("/trace"));
-    let name = name.filter(|name| !name.contains('/')).ok_or(Error::NotFound)?;
-    let device = api.traces.get(name).ok_or_else(|| Error::NoTrace(name.to_owned()))?;
-    let (request, answer) = oneshot::channel();
-    let asked = async {
-        device.send(request).await.ok()?;
-        answer.await.ok()
-    };
-    let entries: Vec<TraceEntry> = timeout(ANSWER_TIME, asked).await.ok().flatten().ok_or(Error::NoAnswer)?;
-    Ok(json(StatusCode::OK, &entries))
+/// The route of a request, and what stands for `{…}`.
+fn find(method: &Method, path: &str) -> Result<(&'static Route, String), Error> {
+    let mut allowed = Vec::new();
+    for route in ROUTES {
+        let Some(name) = matches(route.path, path) else { continue };
+        if route.method == *method || (*method == Method::HEAD && route.method == Method::GET) {
+            return Ok((route, name));
+        }
+        allowed.push(route.method.as_str());
+        if route.method == Method::GET {
+            allowed.push("HEAD");
+        }
+    }
+    match allowed.is_empty() {
+        true => Err(Error::NotFound(all())),
+        false => Err(Error::Method(allowed.join(", "))),
+    }
 }
 
-async fn health(api: &Api) -> Result<Answer, Error> {
-    let health = ask_status(api).await?.health;
-    let status = match health.state {
-        HealthState::Healthy => StatusCode::OK,
-        HealthState::Degraded => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    Ok(json(status, &health))
+/// What stands for `{…}` if the path is one of this template; empty if there is none.
+fn matches(template: &str, path: &str) -> Option<String> {
+    let (mut wanted, mut given) = (template.split('/'), path.split('/'));
+    let mut name = String::new();
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return Some(name),
+            (Some(wanted), Some(given)) if wanted.starts_with('{') => {
+                name = percent_decode_str(given).decode_utf8().ok()?.into_owned();
+                if name.is_empty() {
+                    return None;
+                }
+            }
+            (Some(wanted), Some(given)) if wanted == given => {}
+            _ => return None,
+        }
+    }
 }
 
-async fn status(api: &Api) -> Result<Answer, Error> {
-    Ok(json(StatusCode::OK, &ask_status(api).await?))
+/// The routes in words: `GET /metrics, …`.
+fn all() -> String {
+    let routes: Vec<String> = ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+    routes.join(", ")
 }
 
-async fn devices(api: &Api) -> Result<Answer, Error> {
-    Ok(json(StatusCode::OK, &ask_status(api).await?.devices))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn all_metrics(api: &Api) -> Result<Answer, Error> {
-    Ok(text(metrics::CONTENT_TYPE, metrics::render(&ask_status(api).await?)))
-}
+    fn found(method: Method, path: &str) -> Result<(&'static str, String), String> {
+        find(&method, path).map(|(route, name)| (route.path, name)).map_err(|error| error.to_string())
+    }
 
-pub(super) async fn ask_status(api: &Api) -> Result<Status, Error> {
-    ask(&api.status, |reply| reply).await
-}
+    #[test]
+    fn no_path_ever_names_a_device_by_accident() {
+        let command = |path| found(Method::POST, path);
+        assert_eq!(command("/v1/devices/meter/command"), Ok(("/v1/devices/{name}/command", "meter".to_owned())));
+        assert_eq!(command("/v1/devices/a%2Fb/command").unwrap().1, "a/b");
+        for path in [
+            "/v1/devices//command",
+            "/v1/devices/command",
+            "/v1/devices/a/b/command",
+            "/v1/devices/a/command/",
+            "/v1/devices/%FF/command",
+        ] {
+            assert!(command(path).unwrap_err().starts_with("no such path"), "{path}");
+        }
+    }
 
-/// Sends a question that carries its own way back, and waits for the answer, each within the time allowed.
-pub(super) async fn ask<Q, A>(
-    flow: &mpsc::Sender<Q>,
-    question: impl FnOnce(oneshot::Sender<A>) -> Q,
-) -> Result<A, Error> {
-    let exchange = async {
-        let (reply, answer) = oneshot::channel();
-        flow.send(question(reply)).await.ok()?;
-        answer.await.ok()
-    };
-    match timeout(ANSWER_TIME, exchange).await {
-        Ok(Some(answer)) => Ok(answer),
-        // The flow has ended, or ended with the question in its hands.
-        Ok(None) => Err(Error::Refused(Refusal::Stopping)),
-        Err(_) => Err(Error::NoAnswer),
+    #[test]
+    fn a_wrong_method_is_never_taken_for_a_wrong_path() {
+        assert_eq!(found(Method::HEAD, "/v1/status").unwrap().0, "/v1/status");
+        assert!(found(Method::DELETE, "/v1/status").unwrap_err().contains("GET, HEAD only"));
+        assert!(found(Method::HEAD, "/v1/publish").unwrap_err().contains("POST only"));
+        let error = found(Method::GET, "/v1/nothing").unwrap_err();
+        assert!(ROUTES.iter().all(|route| error.contains(&format!("{} {}", route.method, route.path))), "{error}");
+    }
+
+    #[test]
+    fn the_table_in_the_head_of_the_module_never_lags_behind() {
+        let head: Vec<String> = include_str!("mod.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! "))
+            .filter(|line| line.starts_with(|first: char| first.is_ascii_uppercase()))
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                let (method, target) = (words.next()?, words.next()?);
+                let path = target.split(['?', '[']).next()?;
+                path.starts_with('/').then(|| format!("{method} {path}"))
+            })
+            .collect();
+        let routes: Vec<String> = ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+        assert!(head.iter().all(|line| routes.contains(line)), "{head:?} are in the head");
+        assert!(routes.iter().all(|route| head.contains(route)), "only {head:?} are in the head");
     }
 }

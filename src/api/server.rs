@@ -4,18 +4,24 @@
 //! what it asked for loses its own connection after a bounded time and disturbs nobody else's.
 
 use super::Api;
-use super::routes::{self, Shared};
+use super::call::Shared;
+use super::phase::{Phase, Phases};
+use super::routes;
 use super::socket::Socket;
 use crate::pulse::Pulse;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::pin::pin;
+use std::future::pending;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -43,7 +49,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// Serves until `stop` becomes true (or its sender is gone), finishes what is under way within a second, removes the
 /// socket's file and returns.
 pub async fn serve(socket: Socket, api: Api, mut pulse: Pulse, mut stop: watch::Receiver<bool>) {
-    let shared = Arc::new(Shared::new(api));
+    let shared = Arc::new(Shared::new(api, stop.clone()));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -52,7 +58,7 @@ pub async fn serve(socket: Socket, api: Api, mut pulse: Pulse, mut stop: watch::
             Some(_) = connections.join_next() => {}
             accepted = socket.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok(stream) => {
-                    connections.spawn(connection(stream, Arc::clone(&shared), stop.clone()));
+                    connections.spawn(connection(stream, Arc::clone(&shared)));
                 }
                 Err(error) => {
                     tracing::warn!("can't accept a connection on {}: {error}", socket.path().display());
@@ -75,12 +81,14 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Serves one client until it hangs up, breaks a rule or takes too long.
-async fn connection(stream: UnixStream, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
-    let begun = Arc::new(Notify::new());
+async fn connection(stream: UnixStream, shared: Arc<Shared>) {
+    let mut stop = shared.stop.clone();
+    let twin = stream.as_fd().try_clone_to_owned();
+    let (phases, mut phase) = Phases::new();
     let service = service_fn(|request| {
-        begun.notify_one();
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(routes::answer(&shared, request).await) }
+        phases.enter(Phase::Request);
+        let (shared, phases) = (Arc::clone(&shared), phases.clone());
+        async move { Ok::<_, Infallible>(routes::answer(&shared, request, phases).await) }
     });
     let mut http = pin!(
         http1::Builder::new()
@@ -94,6 +102,8 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>, mut stop: watch::Re
     );
     // hyper bounds the heads, the routes their own work; this bounds a client that doesn't read its answers.
     let mut deadline = pin!(sleep(REQUEST_TIME));
+    let mut gone: Pin<Box<dyn Future<Output = ()> + Send + '_>> = Box::pin(pending());
+    let mut bounded = true;
     let mut finishing = false;
     loop {
         tokio::select! {
@@ -103,12 +113,47 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>, mut stop: watch::Re
                 }
                 return;
             }
-            () = begun.notified() => deadline.as_mut().reset(Instant::now() + REQUEST_TIME),
-            () = deadline.as_mut() => return,
+            Ok(()) = phase.changed() => {
+                let now = *phase.borrow_and_update();
+                match now {
+                    Phase::Idle | Phase::Request => {
+                        bounded = true;
+                        deadline.as_mut().reset(Instant::now() + REQUEST_TIME);
+                    }
+                    Phase::Upload => bounded = false,
+                    Phase::Stream => {
+                        bounded = false;
+                        if let Ok(twin) = &twin {
+                            gone = Box::pin(hung_up(twin));
+                        }
+                    }
+                    Phase::Cut => return,
+                }
+            }
+            () = deadline.as_mut(), if bounded => return,
+            () = gone.as_mut(), if !bounded => return,
             () = stopped(&mut stop), if !finishing => {
                 finishing = true;
                 http.as_mut().graceful_shutdown();
             }
         }
     }
+}
+
+/// Waits until the client has closed its socket altogether. hyper looks for that only when it has something to write, and a
+/// stream may have nothing for days. Never returns for a client that has closed its sending half: the next line shows.
+async fn hung_up(twin: &OwnedFd) {
+    let socket = twin.try_clone().map(std::os::unix::net::UnixStream::from).and_then(UnixStream::from_std);
+    let Ok(socket) = socket else { return pending().await };
+    while let Ok(ready) = socket.ready(Interest::READABLE).await {
+        if ready.is_write_closed() {
+            return;
+        }
+        if ready.is_read_closed() {
+            break;
+        }
+        // Nothing is read here: wait for the next event.
+        let _ = socket.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    }
+    pending().await
 }

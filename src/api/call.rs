@@ -1,0 +1,70 @@
+//! What a handler is given: the request, and the ways into the rest of pillion.
+
+use super::Api;
+use super::answer::Error;
+use super::lines::MAX_STREAMS;
+use super::phase::Phases;
+use crate::record::Refusal;
+use crate::stats::Status;
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+/// How long a flow may take to answer. An fdatasync on a worn SD card takes seconds.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// Large bodies in memory at once; with their limit of 1 MiB (or `max_payload`) this bounds what clients can make us hold.
+const LARGE_BODIES: usize = 4;
+
+/// What all connections share.
+pub(super) struct Shared {
+    pub(super) api: Api,
+    pub(super) large_bodies: Semaphore,
+    /// Places for answers without an end.
+    pub(super) streams: Arc<Semaphore>,
+    /// True when pillion stops.
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+impl Shared {
+    pub(super) fn new(api: Api, stop: watch::Receiver<bool>) -> Self {
+        let streams = Arc::new(Semaphore::new(MAX_STREAMS));
+        Shared { api, large_bodies: Semaphore::new(LARGE_BODIES), streams, stop }
+    }
+}
+
+/// A request on its way to its handler.
+pub(super) struct Call {
+    pub(super) head: Parts,
+    pub(super) body: Incoming,
+    /// What stands in the path where the route has `{…}`, percent-decoded and not empty; empty where it has none. It is a
+    /// client's word: it may hold anything, a slash (as `%2F`) too.
+    pub(super) name: String,
+    /// How long the connection may go on.
+    pub(super) phases: Phases,
+}
+
+pub(super) async fn ask_status(api: &Api) -> Result<Status, Error> {
+    ask(&api.status, |reply| reply).await
+}
+
+/// Sends a question that carries its own way back, and waits for the answer, each within the time allowed.
+pub(super) async fn ask<Q, A>(
+    flow: &mpsc::Sender<Q>,
+    question: impl FnOnce(oneshot::Sender<A>) -> Q,
+) -> Result<A, Error> {
+    let exchange = async {
+        let (reply, answer) = oneshot::channel();
+        flow.send(question(reply)).await.ok()?;
+        answer.await.ok()
+    };
+    match timeout(ANSWER_TIME, exchange).await {
+        Ok(Some(answer)) => Ok(answer),
+        // The flow has ended, or ended with the question in its hands.
+        Ok(None) => Err(Error::Refused(Refusal::Stopping)),
+        Err(_) => Err(Error::NoAnswer),
+    }
+}

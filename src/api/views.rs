@@ -1,0 +1,35 @@
+//! The routes that only look: health, status, devices, metrics, and the last bytes of a port.
+
+use super::answer::{Answer, Error, json, text};
+use super::call::{self, Call, Shared, ask_status};
+use super::metrics;
+use crate::stats::HealthState;
+use hyper::StatusCode;
+
+pub(super) async fn health(shared: &Shared) -> Result<Answer, Error> {
+    let health = ask_status(&shared.api).await?.health;
+    let status = match health.state {
+        HealthState::Healthy => StatusCode::OK,
+        HealthState::Degraded => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Ok(json(status, &health))
+}
+
+pub(super) async fn status(shared: &Shared) -> Result<Answer, Error> {
+    Ok(json(StatusCode::OK, &ask_status(&shared.api).await?))
+}
+
+pub(super) async fn devices(shared: &Shared) -> Result<Answer, Error> {
+    Ok(json(StatusCode::OK, &ask_status(&shared.api).await?.devices))
+}
+
+pub(super) async fn all_metrics(shared: &Shared) -> Result<Answer, Error> {
+    Ok(text(metrics::CONTENT_TYPE, metrics::render(&ask_status(&shared.api).await?)))
+}
+
+/// The last bytes that passed a device's port.
+pub(super) async fn trace(shared: &Shared, call: Call) -> Result<Answer, Error> {
+    let name = call.name;
+    let device = shared.api.traces.get(&name).ok_or(Error::NoTrace(name))?;
+    Ok(json(StatusCode::OK, &call::ask(device, |reply| reply).await?))
+}
