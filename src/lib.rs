@@ -20,7 +20,7 @@
 //! | 4 | [`daemon`] | opens all, spawns, supervises, drains; the only one that sees the whole configuration |
 //! | 3 | [`ingest`] · [`publish`] · [`listen`] · [`dispatch`] · [`logs`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
 //! | 2 | [`device`] · [`spool`] · [`mqtt`] · [`host`] · [`api`] | one room per thing in the world: devices, disk, broker, machine, local clients |
-//! | 1 | [`frame`] · [`inflight`] · [`backoff`] · [`pace`] · [`disk`] | pure state machines: no I/O, no clock of their own; and the file system as a trait |
+//! | 1 | [`frame`] · [`inflight`] · [`backoff`] · [`pace`] · [`threshold`] · [`disk`] | pure state machines: no I/O, no clock of their own; and the file system as a trait |
 //! | 0 | [`record`] · [`command`] · [`inbound`] · [`stats`] · [`pulse`] · [`logline`] · [`config`] | the vocabulary |
 //!
 //! Where to go for a change: a new framing is a file in [`frame`]; a new kind of device a file in [`device`]; what is on
@@ -43,6 +43,7 @@ pub mod disk;
 pub mod frame;
 pub mod inflight;
 pub mod pace;
+pub mod threshold;
 // Floor 2
 pub mod api;
 pub mod device;

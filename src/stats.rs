@@ -4,6 +4,13 @@
 //! `GET /v1/status`, `pillion status --json` and `P/health`: fields are added, never renamed. Unknown fields are ignored
 //! when read, so that an older command line reads a newer sidecar.
 
+mod host;
+
+pub use host::{
+    ClockSync, DiskSpace, Facts, FlashWear, HostStatus, Hundredths, Interface, Load, Memory, Os, Power, Pressure,
+    SpareBlocks, Stall, Temperature,
+};
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
@@ -339,15 +346,4 @@ pub type TraceRequest = oneshot::Sender<Vec<TraceEntry>>;
 pub struct AppStatus {
     /// Its systemd unit.
     pub unit: String,
-}
-
-/// The machine.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct HostStatus {
-    /// Host name.
-    pub name: String,
-    /// The kernel's boot id.
-    pub boot_id: String,
-    /// Resident memory of the sidecar itself in bytes.
-    pub rss_bytes: u64,
 }

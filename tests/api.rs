@@ -60,6 +60,7 @@ impl Sidecar {
         let (status, questions) = mpsc::channel(4);
         let api = Api {
             traces: Default::default(),
+            environment: Default::default(),
             submissions,
             refused: mpsc::channel(16).0,
             status,

@@ -15,8 +15,10 @@
 //! # EOF                                          the end; without it the text was cut off
 //! ```
 
+mod host;
+
 use crate::stats::{
-    CommandsStatus, DeviceState, DeviceStatus, HealthState, LinkState, LinkStatus, Status, StreamStatus,
+    CommandsStatus, DeviceState, DeviceStatus, HealthState, Hundredths, LinkState, LinkStatus, Status, StreamStatus,
 };
 use std::fmt;
 
@@ -49,6 +51,7 @@ enum Value {
     /// Milliseconds, shown in seconds.
     Millis(u64),
     Flag(bool),
+    Hundredths(Hundredths),
 }
 
 /// A label's name and value.
@@ -242,6 +245,7 @@ pub(super) fn render(status: &Status) -> String {
     out.families(&STREAMS, || status.streams.iter().map(|(name, stream)| (vec![("stream", name.as_str())], stream)));
     out.families(&DEVICES, || status.devices.iter().map(|(name, device)| (device_labels(name, device), device)));
     out.families(&COMMANDS, || status.commands.iter().map(|commands| (vec![], commands)));
+    out.host(&status.host);
     out.0.push_str("# EOF\n");
     out.0
 }
@@ -323,6 +327,7 @@ impl fmt::Display for Value {
         match self {
             Value::Count(count) => write!(f, "{count}"),
             Value::Millis(millis) => write!(f, "{}.{:03}", millis / 1000, millis % 1000),
+            Value::Hundredths(number) => write!(f, "{number}"),
             Value::Flag(flag) => write!(f, "{}", u8::from(*flag)),
         }
     }
@@ -348,7 +353,10 @@ impl fmt::Display for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{AppStatus, Health, HostStatus};
+    use crate::stats::{
+        AppStatus, DiskSpace, FlashWear, Health, HostStatus, Interface, Load, Memory, Power, Pressure, SpareBlocks,
+        Stall, Temperature,
+    };
     use serde_json::{Value as Json, json};
     use std::collections::BTreeSet;
 
@@ -379,7 +387,12 @@ mod tests {
             devices: [("meter".to_owned(), DeviceStatus::closed("serial", 5))].into(),
             commands: None,
             app: None,
-            host: HostStatus { name: "gw".into(), boot_id: "b-1".into(), rss_bytes: 5_000_000 },
+            host: HostStatus {
+                name: "gw".into(),
+                boot_id: "b-1".into(),
+                rss_bytes: 5_000_000,
+                ..HostStatus::default()
+            },
         }
     }
 
@@ -468,11 +481,54 @@ mod tests {
         assert!(text.ends_with("\n# EOF\n"));
     }
 
+    /// A machine that tells all there is.
+    fn telling_host() -> HostStatus {
+        let zero = Some(Hundredths(0));
+        let pressure = Pressure { full: Some(Stall::default()), ..Pressure::default() };
+        let hot = Temperature { critical_celsius: zero, ..Temperature::default() };
+        let worn = FlashWear { life_used_percent: Some(0), spare_blocks: Some(SpareBlocks::Urgent) };
+        HostStatus {
+            uptime_s: Some(0),
+            load: Some(Load::default()),
+            memory: Some(Memory::default()),
+            disk: Some(DiskSpace { inodes: Some(0), inodes_free: Some(0), ..DiskSpace::default() }),
+            pressure: [("io".to_owned(), pressure)].into(),
+            temperatures: [("cpu".to_owned(), hot)].into(),
+            power: Some(Power { throttled: Some(true), undervoltage_since_boot: Some(true), ..Power::default() }),
+            flash: [("mmcblk0".to_owned(), worn)].into(),
+            network: [("eth0".to_owned(), Interface { state: "up".into(), addresses: vec![[192, 0, 2, 1].into()] })]
+                .into(),
+            ..HostStatus::default()
+        }
+    }
+
+    #[test]
+    fn what_the_machine_does_not_tell_is_never_a_number() {
+        assert!(!render(&small()).contains("pillion_host"));
+        let mut status = small();
+        status.host = telling_host();
+        status.host.temperatures.values_mut().for_each(|sensor| sensor.celsius = Hundredths(-1250));
+        let text = render(&status);
+        for sample in [
+            "pillion_host_temperature_celsius{sensor=\"cpu\"} -12.5",
+            "pillion_host_pressure_avg60{resource=\"io\",kind=\"full\"} 0",
+            "pillion_host_undervoltage 0",
+            "pillion_host_undervoltage_since_boot 1",
+            "pillion_host_flash_spare_blocks_low{chip=\"mmcblk0\"} 1",
+            "pillion_host_network_up{interface=\"eth0\"} 1",
+            "pillion_host_network_addresses{interface=\"eth0\"} 1",
+        ] {
+            assert!(text.lines().any(|line| line == sample), "no {sample} in {text}");
+        }
+        assert!(!text.contains("pillion_host_clock_synced") && !text.contains("throttled_since_boot"));
+    }
+
     /// A status in which every number is another one.
     fn distinct() -> (Status, BTreeSet<String>) {
         let mut status = small();
         status.streams = [("t".to_owned(), StreamStatus { oldest_s: Some(0), ..StreamStatus::default() })].into();
         status.commands = Some(CommandsStatus::default());
+        status.host = telling_host();
         let mut document = serde_json::to_value(&status).unwrap();
         let mut numbers = BTreeSet::new();
         number("", &mut document, &mut numbers);

@@ -8,6 +8,7 @@
 //! GET  /v1/health    200 healthy, 503 not: {"state":…,"reasons":[…]}
 //! GET  /v1/status    200: the status document (see `stats`)
 //! GET  /metrics      200: the numbers of that document as OpenMetrics text
+//! GET  /v1/environment   200: the sidecar's place and its machine (see `environment`)
 //! POST /v1/publish?topic=T[&stream=S][&sync=true]
 //!                    body: one record, or application/x-ndjson: one JSON value per line, empty lines skipped
 //!                    200 {"accepted":n,"first":seq,"last":seq} once all of it would survive a kill of the process
@@ -26,11 +27,13 @@
 //!
 //! [`socket`] is the file, `server` the connections, `phase` how long they may last, `routes` the table above, `call` what a
 //! handler is given, `query` its parameters, `answer` what goes back, `lines` an answer without an end. The handlers:
-//! `publish` takes something in, `command` has something done, `views` only look, with `metrics` as the status in numbers.
+//! `publish` takes something in, `command` has something done, `views` only look, with `metrics` as the status in numbers
+//! and `environment` as the machine.
 
 mod answer;
 mod call;
 mod command;
+pub mod environment;
 // Until there is a route that answers so.
 #[allow(dead_code)]
 mod lines;
@@ -72,4 +75,6 @@ pub struct Api {
     pub max_topic: usize,
     /// Where time stamps come from.
     pub clock: Clock,
+    /// Where we are.
+    pub environment: environment::Environment,
 }

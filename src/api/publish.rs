@@ -258,6 +258,7 @@ mod tests {
             max_payload: 1000,
             max_topic: 20,
             clock: || Timestamp { wall_ms: 1, mono_ms: 1, quality: ClockQuality::Unsynced },
+            environment: Default::default(),
         }
     }
 

@@ -6,7 +6,8 @@
 
 use super::quantity::{bytes, duration, number, number_in};
 use crate::stats::{
-    CommandsStatus, DeviceState, DeviceStatus, HealthState, LinkState, LinkStatus, Status, StreamStatus,
+    ClockSync, CommandsStatus, DeviceState, DeviceStatus, HealthState, HostStatus, Interface, LinkState, LinkStatus,
+    Status, StreamStatus,
 };
 use std::fmt::Write as _;
 
@@ -216,6 +217,9 @@ impl Screen {
         let boot: String = clean(&host.boot_id).chars().take(8).collect();
         let rss = bytes(host.rss_bytes);
         self.line(&format!("{:MARGIN$}{}, boot {boot}, pillion uses {rss}", "host", clean(&host.name)));
+        for words in [machine(host), network(host)].into_iter().filter(|words| !words.is_empty()) {
+            self.item(&" ".repeat(MARGIN), &words.join(", "));
+        }
     }
 
     fn table_head(&mut self, name: &str, columns: &[(&str, usize)]) {
@@ -273,6 +277,50 @@ impl Screen {
     }
 }
 
+/// How the machine is doing, as far as it tells.
+fn machine(host: &HostStatus) -> Vec<String> {
+    let mut words = Vec::new();
+    words.extend(host.uptime_s.map(|uptime| format!("up {}", duration(uptime))));
+    words.extend(host.load.map(|load| format!("load {}", load.avg5)));
+    words.extend(
+        host.memory.map(|memory| {
+            format!("memory {} of {} available", bytes(memory.available_bytes), bytes(memory.total_bytes))
+        }),
+    );
+    words.extend(host.disk.map(|disk| format!("disk {} of {} free", bytes(disk.free_bytes), bytes(disk.total_bytes))));
+    let hottest = host.temperatures.values().map(|sensor| sensor.celsius).max();
+    words.extend(hottest.map(|celsius| format!("{celsius} C")));
+    match host.clock {
+        ClockSync::Synced => words.push("clock synced".to_owned()),
+        ClockSync::Unsynced => words.push("CLOCK NOT SYNCED".to_owned()),
+        ClockSync::Unknown => {}
+    }
+    if let Some(power) = host.power {
+        let told = [
+            (power.undervoltage, "UNDERVOLTAGE"),
+            (power.undervoltage_since_boot == Some(true) && !power.undervoltage, "undervoltage since boot"),
+            (power.throttled == Some(true), "THROTTLED"),
+        ];
+        words.extend(told.into_iter().filter(|(is_so, _)| *is_so).map(|(_, word)| word.to_owned()));
+    }
+    for (name, wear) in &host.flash {
+        words.extend(wear.life_used_percent.map(|used| format!("{name} {used}% worn")));
+    }
+    words
+}
+
+/// Interfaces with their addresses, or their state if they have none.
+fn network(host: &HostStatus) -> Vec<String> {
+    let shown = |(name, interface): (&String, &Interface)| match interface.addresses.as_slice() {
+        [] => format!("{name} {}", interface.state),
+        addresses => {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            format!("{name} {}", addresses.join(" "))
+        }
+    };
+    host.network.iter().map(shown).collect()
+}
+
 /// The counts that aren't 0, with what they count.
 fn counted(parts: &[(u64, &str)]) -> String {
     let there = parts.iter().filter(|(count, _)| *count > 0);
@@ -306,7 +354,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{AppStatus, Health, HostStatus};
+    use crate::stats::{AppStatus, DiskSpace, FlashWear, Health, Hundredths, Load, Memory, Power, Temperature};
     use std::collections::BTreeMap;
 
     const NOW_MS: u64 = 1_800_000_000_000;
@@ -357,6 +405,7 @@ mod tests {
                 name: "cm4".into(),
                 boot_id: "1a2b3c4d-5e6f-7081-92a3-b4c5d6e7f809".into(),
                 rss_bytes: 4_404_019,
+                ..HostStatus::default()
             },
         }
     }
@@ -480,6 +529,39 @@ host      cm4, boot 1a2b3c4d, pillion uses 4.1 MiB
         status.commands.iter_mut().for_each(|of| (of.counts.done, of.counts.expired) = (1200, 3));
         let screen = render(&status, PLAIN, NOW_MS);
         assert!(screen.contains("\ncommands  1,200 done, 3 too late\n"), "{screen}");
+    }
+
+    #[test]
+    fn what_matters_of_the_machine_is_never_left_out() {
+        let mut status = healthy();
+        let lan =
+            Interface { state: "up".into(), addresses: vec![[192, 0, 2, 2].into(), "2001:db8::2".parse().unwrap()] };
+        let cpu = Temperature { celsius: Hundredths(4820), critical_celsius: None };
+        status.host = HostStatus {
+            uptime_s: Some(8_640_000),
+            clock: ClockSync::Unsynced,
+            load: Some(Load { avg5: Hundredths(52), ..Load::default() }),
+            memory: Some(Memory { total_bytes: 4 << 30, available_bytes: 3 << 30, ..Memory::default() }),
+            disk: Some(DiskSpace { total_bytes: 29 << 30, free_bytes: 5 << 30, ..DiskSpace::default() }),
+            temperatures: [("air".to_owned(), Temperature::default()), ("cpu".to_owned(), cpu)].into(),
+            power: Some(Power { undervoltage_since_boot: Some(true), throttled: Some(true), ..Power::default() }),
+            flash: [("mmcblk0".to_owned(), FlashWear { life_used_percent: Some(30), spare_blocks: None })].into(),
+            network: [
+                ("eth0".to_owned(), lan),
+                ("wwan0".to_owned(), Interface { state: "down".into(), addresses: vec![] }),
+            ]
+            .into(),
+            ..status.host
+        };
+        let expected = "
+host      cm4, boot 1a2b3c4d, pillion uses 4.1 MiB
+          up 100d 0h, load 0.52, memory 3.0 GiB of 4.0 GiB available, disk 5.0
+          GiB of 29.0 GiB free, 48.2 C, CLOCK NOT SYNCED, undervoltage since
+          boot, THROTTLED, mmcblk0 30% worn
+          eth0 192.0.2.2 2001:db8::2, wwan0 down
+";
+        let screen = render(&status, PLAIN, NOW_MS);
+        assert!(screen.ends_with(expected), "{screen}");
     }
 
     #[test]

@@ -40,8 +40,7 @@ impl Config {
         for line in &self.gpio {
             line.toml(&mut out);
         }
-        out.table("[health]");
-        out.text("interval", &duration_text(self.health.interval));
+        self.health.toml(&mut out);
         out.0
     }
 

@@ -162,7 +162,19 @@ pub(super) const GPIO: Schema = Schema {
 };
 pub(super) const COUNTER: Schema =
     Schema { name: "gpio.counter", title: "in the counter of a [[gpio]]", keys: &["interval"] };
-pub(super) const HEALTH: Schema = Schema { name: "health", title: "in [health]", keys: &["interval"] };
+pub(super) const HEALTH: Schema = Schema {
+    name: "health",
+    title: "in [health]",
+    keys: &[
+        "interval",
+        "disk_free_min",
+        "inodes_free_min",
+        "memory_available_min",
+        "temperature_max",
+        "load_max",
+        "pressure_max",
+    ],
+};
 
 const ALL: [&Schema; 15] = [
     &ROOT,

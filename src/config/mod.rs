@@ -4,9 +4,9 @@
 //! checks again.
 //!
 //! The way from text to this: `load` reads the files and merges them as a `tree` that knows where each value stands;
-//! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams`, `serial`, `framing`, `port`, `modbus` and `gpio` say what each
-//! key may be, with `values` and `units` for single values and `keys` for what exists at all; `effective` prints it back as
-//! TOML.
+//! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams`, `serial`, `framing`, `port`, `modbus`, `gpio`
+//! and `health` say what each key may be, with `values` and `units` for single values and `keys` for what exists at all;
+//! `effective` prints it back as TOML.
 //!
 //! A new key: its name in `keys`, its reading in the file of its section, its printing in `effective`, its line in
 //! `systemd/gateway.toml`, and what is said about wrong values in the table of `tests`.
@@ -16,6 +16,7 @@ mod devices;
 mod effective;
 mod framing;
 mod gpio;
+mod health;
 mod keys;
 mod load;
 pub mod modbus;
@@ -38,6 +39,7 @@ pub use problem::{Problem, Problems};
 pub use reader::Source;
 
 use crate::record::PayloadRule;
+use crate::stats::Hundredths;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -440,6 +442,58 @@ pub struct Safe {
 /// `[health]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// How often the health document is published (default 60 s); at least 1 s.
+    /// How often the health document is published, and the machine looked at (default 60 s); at least 1 s.
     pub interval: Duration,
+    /// From where on the machine itself is unwell.
+    pub limits: Limits,
+}
+
+/// The limits of `[health]`; `None`: nobody minds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Least free space on the disk of `state_dir` (default 5 %).
+    pub disk_free_min: Option<Amount>,
+    /// Least files that can still be made there (default 5 %).
+    pub inodes_free_min: Option<Amount>,
+    /// Least memory that programs can still get (default 5 %).
+    pub memory_available_min: Option<Amount>,
+    /// Highest temperature of any sensor (default: close to what the sensor itself calls critical).
+    pub temperature_max: Option<TemperatureLimit>,
+    /// Highest load average over five minutes (default: none).
+    pub load_max: Option<Hundredths>,
+    /// Most per cent of the time, over a minute, in which work stands still for want of processor, memory or disk, 1 to 99
+    /// (default: none).
+    pub pressure_max: Option<u8>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let five = Some(Amount::Percent(5));
+        Limits {
+            disk_free_min: five,
+            inodes_free_min: five,
+            memory_available_min: five,
+            temperature_max: Some(TemperatureLimit::Critical),
+            load_max: None,
+            pressure_max: None,
+        }
+    }
+}
+
+/// So much of a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// 1 to 50.
+    Percent(u8),
+    /// Bytes or pieces.
+    Absolute(u64),
+}
+
+/// `temperature_max`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TemperatureLimit {
+    /// What each sensor calls critical, less 5 °C; a sensor that says nothing of the kind has no limit.
+    Critical,
+    /// Degrees Celsius, 1 to 200, for every sensor.
+    Celsius(i64),
 }

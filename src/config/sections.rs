@@ -2,7 +2,7 @@
 
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
-use super::{App, Config, Health, Spool, Surroundings, Sync, gpio, keys, modbus, mqtt, serial, streams, values};
+use super::{App, Config, Spool, Surroundings, Sync, gpio, health, keys, modbus, mqtt, serial, streams, values};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,7 +20,6 @@ pub(super) struct Context<'c> {
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(86_400);
 /// unix(7): the path of a socket has 108 bytes with its NUL; `/pillion.sock` takes 13 of them.
 const LONGEST_RUNTIME_DIR: usize = 94;
 
@@ -40,7 +39,7 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
         serial: serial::read(&root, report, mqtt.max_payload, &mut taken),
         modbus: modbus::read(&root, report, mqtt.max_payload, &mut taken),
         gpio: gpio::read(&root, report, &mut taken.names),
-        health: health(&root, report),
+        health: health::read(&root, report),
         instance,
         state_dir,
         runtime_dir,
@@ -117,14 +116,6 @@ fn app(root: &Section<'_>, report: &mut Report<'_>) -> App {
     let section = root.section(report, &keys::APP, "app", "[app] and its keys below");
     section.refuse_unknown(report);
     App { unit: section.read(report, "unit", |value| values::unit(values::text(value)?).map(str::to_owned)) }
-}
-
-fn health(root: &Section<'_>, report: &mut Report<'_>) -> Health {
-    let section = root.section(report, &keys::HEALTH, "health", "[health] and its keys below");
-    section.refuse_unknown(report);
-    let interval =
-        section.read(report, "interval", |value| values::duration(value, Duration::from_secs(1)..=DAY, "60s"));
-    Health { interval: interval.unwrap_or(Duration::from_secs(60)) }
 }
 
 fn spool(section: &Section<'_>, report: &mut Report<'_>) -> Spool {

@@ -150,6 +150,27 @@ const WRONG: &[(&str, &str)] = &[
          3:17: spool.segment_bytes: 1048576 has no unit; write \"1MiB\" for bytes (units: B, KiB, MiB, GiB, TiB)",
     ),
     ("[health]\ninterval = \"500ms\"", "2:12: health.interval: \"500ms\" is out of range; give \"1s\" to \"1d\""),
+    (
+        "[health]\ndisk_free_min = \"5\"\ninodes_free_min = \"51%\"\nmemory_available_min = 0.1\ntemperature_max = \"85C\"\n\
+         load_max = \"4\"\npressure_max = 50",
+        "2:17: health.disk_free_min: \"5\" has no unit; write \"5B\" for bytes (units: B, KiB, MiB, GiB, TiB)\n\
+         3:19: health.inodes_free_min: \"51%\" is out of range; give \"1%\" to \"50%\"\n\
+         4:24: health.memory_available_min: 0.1 is no amount; write a part such as \"5%\", a size such as \"200MiB\", or \
+         \"off\"\n\
+         5:19: health.temperature_max: \"85C\" is no limit; give 1 to 200 (degrees Celsius), \"critical\" or \"off\"\n\
+         6:12: health.load_max: \"4\" is no load; give a number from 0.1 to 1000, or \"off\"\n\
+         7:16: health.pressure_max: 50 is no part; write one such as \"50%\", or \"off\"",
+    ),
+    (
+        "[health]\ndisk_free_min = true\ninodes_free_min = \"off!\"\nmemory_available_min = \"-5%\"\ntemperature_max = 0\n\
+         load_max = nan\npressure_max = \"100%\"",
+        "2:17: health.disk_free_min: true is no amount; write a part such as \"5%\", a size such as \"200MiB\", or \"off\"\n\
+         3:19: health.inodes_free_min: \"off!\" is no amount; write a part such as \"5%\", a number such as 1000, or \"off\"\n\
+         4:24: health.memory_available_min: \"-5%\" is out of range; give \"1%\" to \"50%\"\n\
+         5:19: health.temperature_max: 0 is no limit; give 1 to 200 (degrees Celsius), \"critical\" or \"off\"\n\
+         6:12: health.load_max: nan is no load; give a number from 0.1 to 1000, or \"off\"\n\
+         7:16: health.pressure_max: \"100%\" is out of range; give \"1%\" to \"99%\"",
+    ),
     ("[health]\ninterval = -5", "2:12: health.interval: -5 is not a duration; write one in quotes, such as \"60s\""),
     (
         "[stream.telemetry]\nwhen_full = \"drop-newest\"\npriority = 300\nmax_age = \"forever\"",
@@ -932,5 +953,40 @@ proptest! {
             prop_assert_eq!(config.mqtt.topic_prefix.split('/').count(), 3);
             prop_assert!(!config.mqtt.topic_prefix.contains(['+', '#', '\0']));
         }
+    }
+}
+
+#[test]
+fn the_limits_of_the_machine_are_never_read_as_others() {
+    let health = |text: &str| parsed(&format!("[health]\n{text}")).unwrap().config.health;
+    let five = Some(Amount::Percent(5));
+    let default = Limits {
+        disk_free_min: five,
+        inodes_free_min: five,
+        memory_available_min: five,
+        temperature_max: Some(TemperatureLimit::Critical),
+        load_max: None,
+        pressure_max: None,
+    };
+    assert_eq!(health("").limits, default);
+    let given = "disk_free_min = \"200MiB\"\ninodes_free_min = 1000\nmemory_available_min = \"50%\"\ntemperature_max = 85\n\
+                 load_max = 4.05\npressure_max = \"60%\"";
+    let expected = Limits {
+        disk_free_min: Some(Amount::Absolute(200 << 20)),
+        inodes_free_min: Some(Amount::Absolute(1000)),
+        memory_available_min: Some(Amount::Percent(50)),
+        temperature_max: Some(TemperatureLimit::Celsius(85)),
+        load_max: Some(Hundredths(405)),
+        pressure_max: Some(60),
+    };
+    assert_eq!(health(given).limits, expected);
+    let keys = "disk_free_min inodes_free_min memory_available_min temperature_max load_max pressure_max";
+    let off: String = keys.split(' ').map(|key| format!("{key} = \"off\"\n")).collect();
+    let limits = health(&off).limits;
+    assert_eq!((limits.disk_free_min, limits.inodes_free_min, limits.memory_available_min), (None, None, None));
+    assert_eq!((limits.temperature_max, limits.load_max, limits.pressure_max), (None, None, None));
+    for text in [given, &off] {
+        let config = parsed(&format!("[health]\n{text}")).unwrap().config;
+        assert_eq!(parsed(&config.to_toml()).unwrap().config, config, "{}", config.to_toml());
     }
 }

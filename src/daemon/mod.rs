@@ -11,6 +11,7 @@
 
 mod devices;
 
+use crate::api::environment::Environment;
 use crate::api::{self, Api};
 use crate::config::Config;
 use crate::disk::Disk;
@@ -28,7 +29,7 @@ use crate::stats::{CommandCounts, HostStatus, LinkStatus, SessionStatus};
 use devices::Devices;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -162,6 +163,12 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
                 // MQTT 3.1.1 section 1.5.3: a topic has 65,535 bytes at the most.
                 max_topic: usize::from(u16::MAX).saturating_sub(config.mqtt.topic_prefix.len() + "/app/".len()),
                 clock: host::now,
+                environment: Environment {
+                    topic_prefix: config.mqtt.topic_prefix.clone(),
+                    state_dir: config.state_dir.clone(),
+                    runtime_dir: config.runtime_dir.clone(),
+                    machine: host::facts(Path::new("/")),
+                },
             };
             let (pulse, stop) = (heart.pulse("local API"), sources_stop.clone());
             sources.spawn(async move {
@@ -192,7 +199,9 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         unit: config.app.unit,
         streams: stream_names.clone(),
         interval: config.health.interval,
-        host: HostStatus { name: host::name(), boot_id: host::boot_id(), rss_bytes: 0 },
+        host: HostStatus { name: host::name(), boot_id: host::boot_id(), ..HostStatus::default() },
+        sources: host::Sources::of_this_machine(config.state_dir.clone()),
+        limits: config.health.limits,
     };
     let (retained, retained_shown) = watch::channel(vec![identity.birth(host::now())]);
     let takes_commands = !orders_to.is_empty();

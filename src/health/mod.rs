@@ -2,13 +2,16 @@
 //!
 //! - `GET /v1/status` and `GET /v1/health` are answered here, from snapshots; the spool is asked for its ledger.
 //! - `P/health` gets the document every `health.interval`, and when what is wrong changes.
+//! - The machine is read on request and every `health.interval`, and held against the limits of `[health]` (`machine`).
 //! - The retained messages (birth, `P/device/NAME/state`) are kept up to date for the publisher.
 //! - systemd gets READY, a STATUS line for people, and WATCHDOG pings as long as every flow answers its pulse.
 //!
 //! Constraint: this flow waits for nobody without a deadline, or one stuck flow would hide itself.
 
+mod machine;
 mod notify;
 
+use crate::config::Limits;
 use crate::host;
 use crate::pulse::{Heart, Pulse};
 use crate::record::{ClockQuality, Durability, Encoding, Record, Retained, StreamId, Submission, Timestamp, rfc3339};
@@ -17,6 +20,7 @@ use crate::stats::{
     AppStatus, CommandCounts, CommandsStatus, DeviceState, DeviceStatus, Health, HealthState, HostStatus, LinkState,
     LinkStatus, SessionStatus, Status, StatusRequest, StreamStatus,
 };
+use machine::Machine;
 use notify::Systemd;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -67,6 +71,10 @@ pub struct Identity {
     pub interval: Duration,
     /// Host name and boot id.
     pub host: HostStatus,
+    /// Where the machine's state is read.
+    pub sources: host::Sources,
+    /// From where on it is unwell.
+    pub limits: Limits,
 }
 
 impl Identity {
@@ -117,12 +125,14 @@ struct HealthFlow {
     wiring: Wiring,
     started: Instant,
     systemd: Systemd,
+    machine: Machine,
     birth: Retained,
     /// What was wrong when the document was published last.
     published: Vec<String>,
 }
 
 /// Something that is wrong: what, for telling whether it changed, and the sentence for people.
+#[derive(Debug, Clone)]
 struct Complaint {
     what: String,
     text: String,
@@ -132,7 +142,8 @@ struct Complaint {
 pub async fn run(identity: Identity, wiring: Wiring) {
     let birth = identity.birth(host::now());
     let systemd = Systemd::from_env();
-    let flow = HealthFlow { identity, wiring, started: Instant::now(), systemd, birth, published: Vec::new() };
+    let machine = Machine::new(&identity);
+    let flow = HealthFlow { identity, wiring, started: Instant::now(), systemd, machine, birth, published: Vec::new() };
     flow.run().await;
 }
 
@@ -144,12 +155,14 @@ impl HealthFlow {
         self.retain();
         self.systemd.ready();
         // What isn't connected in the first instant is no news yet.
+        self.machine.look().await;
         self.published = self.look().await.1;
         let mut stopping = false;
         loop {
             tokio::select! {
                 Some(reply) = self.wiring.requests.recv() => {
-                    let _ = reply.send(self.status().await.0);
+                    self.machine.look().await;
+                    let _ = reply.send(self.update(false).await);
                 }
                 link = self.wiring.link.changed() => {
                     if link.is_err() {
@@ -161,7 +174,10 @@ impl HealthFlow {
                     self.retain();
                     self.update(false).await;
                 }
-                _ = report.tick() => self.update(true).await,
+                _ = report.tick() => {
+                    self.machine.look().await;
+                    self.update(true).await;
+                }
                 () = next(&mut beat) => {
                     let stuck = self.wiring.heart.stuck();
                     self.systemd.watchdog(&stuck);
@@ -224,12 +240,13 @@ impl HealthFlow {
     }
 
     /// Looks at everything; tells systemd, and the broker if it is time or if what is wrong has changed.
-    async fn update(&mut self, due: bool) {
+    async fn update(&mut self, due: bool) -> Status {
         let (status, wrong) = self.look().await;
         if due || self.published != wrong {
             self.published = wrong;
             self.publish(&status);
         }
+        status
     }
 
     /// Looks at everything and tells systemd. Returns the names of what is wrong, too.
@@ -267,6 +284,7 @@ impl HealthFlow {
         });
         let mut complaints = complaints(&link, &streams, &devices);
         complaints.extend(commands.iter().flat_map(complaints_of_commands));
+        complaints.extend(self.machine.complaints());
         if silent {
             complaints.push(Complaint { what: "spool".to_owned(), text: "the spool does not answer".to_owned() });
         }
@@ -282,7 +300,7 @@ impl HealthFlow {
             devices,
             commands,
             app: self.identity.unit.clone().map(|unit| AppStatus { unit }),
-            host: HostStatus { rss_bytes: host::rss_bytes(), ..self.identity.host.clone() },
+            host: self.machine.status(),
         };
         (status, complaints)
     }

@@ -8,6 +8,7 @@ mod common;
 
 mod backfill;
 mod configurations;
+mod environment;
 mod frozen_disk;
 mod metrics;
 mod rig;

@@ -15,6 +15,7 @@ mod full_disk;
 mod kills;
 mod lifecycle;
 mod limits;
+mod machine;
 mod modbus;
 mod outages;
 mod power_cut;

@@ -1,6 +1,22 @@
-//! The machine: its name, its boot, its clock, and what we cost it.
+//! The machine: its name, its boot, its clock, what we cost it; what it is and how it is doing.
 //!
-//! Constraint: everything here may be missing (a container, a strange kernel); then there is a plain substitute and no error.
+//! Constraint: everything here may be missing (a container, a strange kernel); then there is a plain substitute or nothing, and
+//! no error.
+//!
+//! `facts` has what doesn't change, `state` what does, with `sensors` and `network`; they find all of it below a root folder that
+//! is theirs in the tests, and read through `read`, which bounds everything.
+
+mod facts;
+mod network;
+mod read;
+mod sensors;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use facts::facts;
+pub use network::Addresses;
+pub use state::Sources;
 
 use crate::record::{ClockQuality, Timestamp};
 use std::fs;
@@ -52,19 +68,4 @@ fn line_of(path: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().next()?.trim();
     (!line.is_empty()).then(|| line.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn facts_never_come_out_empty_on_a_real_machine() {
-        assert!(!name().is_empty());
-        assert_eq!(boot_id().len(), 36);
-        assert_ne!(boot_id_bytes(), [0; 16]);
-        assert!(rss_bytes() > 100_000);
-        let (one, two) = (now(), now());
-        assert!(one.wall_ms > EARLIEST_TRUE_MS && one.mono_ms > 0 && two.mono_ms >= one.mono_ms);
-    }
 }
