@@ -63,11 +63,13 @@ impl Machine {
         if self.read_at.is_some_and(|at| at.elapsed() < FRESH) {
             return;
         }
+        // One that was late before is not awaited again, or each request would be late, too.
+        let patience = if self.reading.is_some() { Duration::ZERO } else { PATIENCE };
         let mut reading = self.reading.take().unwrap_or_else(|| {
             let sources = Arc::clone(&self.sources);
             tokio::task::spawn_blocking(move || sources.state())
         });
-        let read = match timeout(PATIENCE, &mut reading).await {
+        let read = match timeout(patience, &mut reading).await {
             Ok(read) => read.ok(),
             Err(_) => {
                 self.reading = Some(reading);
