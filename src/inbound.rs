@@ -3,7 +3,17 @@
 //!
 //! Constraint: plain data, but for the channels by which a receiver says that it has a message.
 
-use tokio::sync::oneshot;
+use crate::record::{Encoding, PayloadRule, Timestamp};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::value::{RawValue, to_raw_value};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// The largest message or value in bytes.
+pub const MAX_VALUE: usize = 64 * 1024;
+/// The longest topic or key in bytes, without what is above it.
+pub const MAX_TOPIC: usize = 512;
 
 /// A message on its way to the flow that wants it.
 #[derive(Debug)]
@@ -39,4 +49,74 @@ pub enum Settings {
     Complete,
     /// There is no connection any more.
     Lost,
+}
+
+/// A message that is kept for the application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its number: later messages have greater ones.
+    pub id: u64,
+    /// Below `P/app/set/`.
+    pub topic: String,
+    /// When it came.
+    pub time: Timestamp,
+    /// The broker had kept it for whoever subscribes.
+    pub retained: bool,
+    /// The payload as it came.
+    pub data: Vec<u8>,
+}
+
+/// The way into the application's inbox.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    /// Questions for messages.
+    pub requests: mpsc::Sender<MessagesRequest>,
+    /// The number of the latest message, or 0.
+    pub latest: watch::Receiver<u64>,
+}
+
+/// The question for what came after a message.
+#[derive(Debug)]
+pub struct MessagesRequest {
+    /// The last number that is known already. One that was never given counts as 0.
+    pub after: u64,
+    /// Some of the oldest messages after that; none if there is none.
+    pub reply: oneshot::Sender<Vec<Arc<Message>>>,
+}
+
+/// Bytes as a JSON value in one line, and `base64` where they are neither JSON nor text.
+pub fn data_of(bytes: &[u8]) -> (Box<RawValue>, Option<&'static str>) {
+    let value = match PayloadRule::Auto.encoding_of(bytes) {
+        // Line breaks in JSON are white space: within a string they are escaped.
+        Encoding::Json => {
+            let text: String = String::from_utf8_lossy(bytes)
+                .chars()
+                .map(|c| if matches!(c, '\n' | '\r') { ' ' } else { c })
+                .collect();
+            RawValue::from_string(text).ok()
+        }
+        Encoding::Text => to_raw_value(&String::from_utf8_lossy(bytes)).ok(),
+        Encoding::Base64 | Encoding::Raw => None,
+    };
+    match value {
+        Some(value) => (value, None),
+        None => (to_raw_value(&BASE64.encode(bytes)).unwrap_or_default(), Some("base64")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_payload_ever_breaks_a_line() {
+        let shown = |bytes: &[u8]| {
+            let (data, encoding) = data_of(bytes);
+            (data.get().to_owned(), encoding)
+        };
+        assert_eq!(shown(b" {\n\t\"a\":\r\n[1]}\n"), ("{ \t\"a\":  [1]}".to_owned(), None));
+        assert_eq!(shown(b"a\nb"), (r#""a\nb""#.to_owned(), None));
+        assert_eq!(shown(b""), (r#""""#.to_owned(), None));
+        assert_eq!(shown(&[0, 255]), (r#""AP8=""#.to_owned(), Some("base64")));
+    }
 }

@@ -61,6 +61,17 @@ impl Pulse {
         self.answer_now();
     }
 
+    /// Waits for `work`, answering meanwhile.
+    pub async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = self.answer() => {}
+            }
+        }
+    }
+
     /// Answers the latest beat, for flows that are no task (the spool's thread).
     pub fn answer_now(&mut self) {
         let beat = *self.beat.borrow_and_update();

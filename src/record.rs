@@ -221,6 +221,17 @@ pub struct Submission {
     pub reply: Option<oneshot::Sender<Result<Accepted, Refusal>>>,
 }
 
+impl Submission {
+    /// Something that whoever looks after the gateway should know: a record on `P/event`. `document` is an object with a
+    /// `type`.
+    pub fn event(document: &impl Serialize, time: Timestamp) -> Submission {
+        // Plain documents with string keys always serialise.
+        let data = serde_json::to_vec(document).unwrap_or_default();
+        let records = vec![Record { topic: "event".to_owned(), time, encoding: Encoding::Json, data }];
+        Submission { stream: StreamId::EVENT, records, durability: Durability::Window, reply: None }
+    }
+}
+
 /// A message that the broker keeps: the latest one is all that counts, so it needs no place in the spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retained {

@@ -35,6 +35,9 @@ pub struct Status {
     /// Commands to devices, if any device takes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commands: Option<CommandsStatus>,
+    /// Messages for the application, if they are kept for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbox: Option<InboxStatus>,
     /// The application that this sidecar accompanies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<AppStatus>,
@@ -165,6 +168,28 @@ pub struct CommandCounts {
     /// Why commands can't be noted now; none is carried out meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journal_error: Option<String>,
+}
+
+/// The application's inbox: messages from the broker.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InboxStatus {
+    /// Messages that are kept.
+    pub kept: u64,
+    /// Their bytes, topics included.
+    pub bytes: u64,
+    /// The number of the latest one.
+    pub latest: u64,
+    /// Messages taken in since the sidecar started.
+    pub received: u64,
+    /// Messages that came again and were not taken in again.
+    pub repeated: u64,
+    /// Messages that had to go before any client had read them.
+    pub dropped: u64,
+    /// Messages that were too large, or had no usable topic.
+    pub refused: u64,
+    /// Why messages can't be kept now; they are not acknowledged, and come again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// One stream. The ledger balances, always:

@@ -61,6 +61,7 @@ impl Sidecar {
         let api = Api {
             traces: Default::default(),
             environment: Default::default(),
+            inbox: None,
             submissions,
             refused: mpsc::channel(16).0,
             status,
@@ -174,6 +175,7 @@ async fn answer_status(mut questions: mpsc::Receiver<pillion::stats::StatusReque
             link: LinkStatus::default(),
             streams: BTreeMap::new(),
             devices: BTreeMap::new(),
+            inbox: None,
             commands: None,
             app: None,
             host: HostStatus::default(),

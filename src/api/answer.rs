@@ -63,6 +63,8 @@ pub(super) enum Error {
     NoDevice(String),
     #[error("there is no serial device {0:?}, and only those keep their last bytes; ask GET /v1/devices")]
     NoTrace(String),
+    #[error("{0} are not kept for an application; write {1} = true into [app] of the configuration")]
+    Off(&'static str, &'static str),
     #[error("this path takes {0} only")]
     Method(String),
     #[error("the body did not arrive within 30 s")]
@@ -83,7 +85,7 @@ impl Error {
     fn status(&self) -> StatusCode {
         match self {
             Error::Bad(_) | Error::CutOff => StatusCode::BAD_REQUEST,
-            Error::NotFound(_) | Error::NoDevice(_) | Error::NoTrace(_) => StatusCode::NOT_FOUND,
+            Error::NotFound(_) | Error::NoDevice(_) | Error::NoTrace(_) | Error::Off(..) => StatusCode::NOT_FOUND,
             Error::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Error::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,

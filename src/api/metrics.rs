@@ -18,7 +18,8 @@
 mod host;
 
 use crate::stats::{
-    CommandsStatus, DeviceState, DeviceStatus, HealthState, Hundredths, LinkState, LinkStatus, Status, StreamStatus,
+    CommandsStatus, DeviceState, DeviceStatus, HealthState, Hundredths, InboxStatus, LinkState, LinkStatus, Status,
+    StreamStatus,
 };
 use std::fmt;
 
@@ -157,7 +158,24 @@ const DEVICES: [Family<DeviceStatus>; 11] = [
     }),
 ];
 
-const COMMANDS: [Family<CommandsStatus>; 13] = [
+const INBOX: [Family<InboxStatus>; 8] = [
+    gauge("pillion_inbox_kept", "Messages that are kept for the application.", |inbox| Some(Value::Count(inbox.kept))),
+    gauge("pillion_inbox_bytes", "Their bytes, topics included.", |inbox| Some(Value::Count(inbox.bytes))),
+    gauge("pillion_inbox_latest", "The number of the latest message.", |inbox| Some(Value::Count(inbox.latest))),
+    counter("pillion_inbox_received", "Messages taken in.", |inbox| Some(Value::Count(inbox.received))),
+    counter("pillion_inbox_repeated", "Messages that came again, and were not taken in again.", |inbox| {
+        Some(Value::Count(inbox.repeated))
+    }),
+    counter("pillion_inbox_dropped", "Messages that went before any client had read them.", |inbox| {
+        Some(Value::Count(inbox.dropped))
+    }),
+    counter("pillion_inbox_refused", "Messages that were too large.", |inbox| Some(Value::Count(inbox.refused))),
+    gauge("pillion_inbox_error", "Whether messages can't be kept because the disk fails.", |inbox| {
+        Some(Value::Flag(inbox.error.is_some()))
+    }),
+];
+
+const COMMANDS: [Family<CommandsStatus>; 14] = [
     gauge("pillion_commands_up", "Whether commands can come from the broker.", |commands| {
         Some(Value::Flag(commands.session.state == LinkState::Connected))
     }),
@@ -172,6 +190,10 @@ const COMMANDS: [Family<CommandsStatus>; 13] = [
     }),
     counter("pillion_commands_resets", "Sessions given up with all commands in them.", |commands| {
         Some(Value::Count(commands.session.resets))
+    }),
+    gauge("pillion_commands_denied", "Topic filters that are not subscribed to, denied or set aside.", |commands| {
+        let session = &commands.session;
+        Some(Value::Count(u64::try_from(session.denied.len() + session.set_aside.len()).unwrap_or(u64::MAX)))
     }),
     counter("pillion_commands_begun", "Commands handed to their device.", |commands| {
         Some(Value::Count(commands.counts.begun))
@@ -246,6 +268,7 @@ pub(super) fn render(status: &Status) -> String {
     out.families(&DEVICES, || status.devices.iter().map(|(name, device)| (device_labels(name, device), device)));
     out.families(&COMMANDS, || status.commands.iter().map(|commands| (vec![], commands)));
     out.host(&status.host);
+    out.families(&INBOX, || status.inbox.iter().map(|inbox| (vec![], inbox)));
     out.0.push_str("# EOF\n");
     out.0
 }
@@ -386,6 +409,7 @@ mod tests {
             streams: [("event".to_owned(), StreamStatus::default()), ("telemetry".to_owned(), telemetry)].into(),
             devices: [("meter".to_owned(), DeviceStatus::closed("serial", 5))].into(),
             commands: None,
+            inbox: None,
             app: None,
             host: HostStatus {
                 name: "gw".into(),
@@ -529,6 +553,7 @@ mod tests {
         status.streams = [("t".to_owned(), StreamStatus { oldest_s: Some(0), ..StreamStatus::default() })].into();
         status.commands = Some(CommandsStatus::default());
         status.host = telling_host();
+        status.inbox = Some(InboxStatus::default());
         let mut document = serde_json::to_value(&status).unwrap();
         let mut numbers = BTreeSet::new();
         number("", &mut document, &mut numbers);

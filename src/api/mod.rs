@@ -21,22 +21,24 @@
 //!                    body: a command (see `command`), 16 KiB at the most; the answer is a reply, the last one if it comes
 //!                        within `wait` (10ms to 40s)
 //!                    200 done   202 still under way   404 no such device   410 too late   422 refused   502 failed
+//! GET  /v1/commands[?after=ID]
+//!                    200, and a line for each message on app/set/# below the prefix (see `messages`), as they come; with
+//!                        `after` also those that are kept and came after that one (0: all)   404 they are not kept
 //! ```
 //!
 //! A request is accepted as a whole or not at all. Only after a 503 that says so is its fate unknown.
 //!
 //! [`socket`] is the file, `server` the connections, `phase` how long they may last, `routes` the table above, `call` what a
 //! handler is given, `query` its parameters, `answer` what goes back, `lines` an answer without an end. The handlers:
-//! `publish` takes something in, `command` has something done, `views` only look, with `metrics` as the status in numbers
-//! and `environment` as the machine.
+//! `publish` takes something in, `command` has something done, `messages` hands on what the broker has for the application,
+//! `views` only look, with `metrics` as the status in numbers and `environment` as the machine.
 
 mod answer;
 mod call;
 mod command;
 pub mod environment;
-// Until there is a route that answers so.
-#[allow(dead_code)]
 mod lines;
+mod messages;
 mod metrics;
 mod phase;
 mod publish;
@@ -49,6 +51,7 @@ mod views;
 pub use server::serve;
 
 use crate::command::Request;
+use crate::inbound::Inbox;
 use crate::record::{Clock, StreamId, Submission};
 use crate::stats::{StatusRequest, TraceRequest};
 use std::collections::BTreeMap;
@@ -67,6 +70,8 @@ pub struct Api {
     pub commands: mpsc::Sender<Request>,
     /// For the last bytes of a device, by its name.
     pub traces: BTreeMap<String, mpsc::Sender<TraceRequest>>,
+    /// Messages for the application; `None`: they are not kept.
+    pub inbox: Option<Inbox>,
     /// Names of the streams; the index is the `StreamId`.
     pub streams: Vec<String>,
     /// The largest message in bytes, envelope included (`mqtt.max_payload`).

@@ -254,6 +254,7 @@ mod tests {
             submissions: mpsc::channel(1).0,
             commands: mpsc::channel(1).0,
             status: mpsc::channel(1).0,
+            inbox: None,
             streams: ["event", "telemetry", "log", "mine"].map(str::to_owned).to_vec(),
             max_payload: 1000,
             max_topic: 20,

@@ -6,7 +6,7 @@
 use super::answer::{Answer, Error};
 use super::call::{Call, Shared};
 use super::phase::Phases;
-use super::{command, environment, publish, views};
+use super::{command, environment, messages, publish, views};
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use percent_encoding::percent_decode_str;
@@ -16,6 +16,7 @@ use std::pin::Pin;
 #[rustfmt::skip]
 pub(super) const ROUTES: &[Route] = &[
     Route { method: Method::GET,  path: "/metrics",                   handler: |shared, _| Box::pin(views::all_metrics(shared)) },
+    Route { method: Method::GET,  path: "/v1/commands",               handler: |shared, call| Box::pin(messages::messages(shared, call)) },
     Route { method: Method::GET,  path: "/v1/devices",                handler: |shared, _| Box::pin(views::devices(shared)) },
     Route { method: Method::POST, path: "/v1/devices/{name}/command", handler: |shared, call| Box::pin(command::command(shared, call)) },
     Route { method: Method::GET,  path: "/v1/devices/{name}/trace",   handler: |shared, call| Box::pin(views::trace(shared, call)) },

@@ -210,6 +210,16 @@ impl Screen {
             let told = counted(&told);
             self.line(&format!("{:MARGIN$}{}", "commands", if told.is_empty() { "none so far" } else { &told }));
         }
+        if let Some(inbox) = &status.inbox {
+            let told = [
+                (inbox.kept, "messages kept"),
+                (inbox.received, "received"),
+                (inbox.dropped, "dropped unread"),
+                (inbox.refused, "refused"),
+            ];
+            let told = counted(&told);
+            self.line(&format!("{:MARGIN$}{}", "inbox", if told.is_empty() { "nothing so far" } else { &told }));
+        }
         if let Some(app) = &status.app {
             self.line(&format!("{:MARGIN$}{}", "app", clean(&app.unit)));
         }
@@ -354,7 +364,9 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{AppStatus, DiskSpace, FlashWear, Health, Hundredths, Load, Memory, Power, Temperature};
+    use crate::stats::{
+        AppStatus, DiskSpace, FlashWear, Health, Hundredths, InboxStatus, Load, Memory, Power, Temperature,
+    };
     use std::collections::BTreeMap;
 
     const NOW_MS: u64 = 1_800_000_000_000;
@@ -400,6 +412,7 @@ mod tests {
             ]),
             devices: BTreeMap::from([("meter".into(), meter)]),
             commands: None,
+            inbox: None,
             app: Some(AppStatus { unit: "gateway.service".into() }),
             host: HostStatus {
                 name: "cm4".into(),
@@ -562,6 +575,15 @@ host      cm4, boot 1a2b3c4d, pillion uses 4.1 MiB
 ";
         let screen = render(&status, PLAIN, NOW_MS);
         assert!(screen.ends_with(expected), "{screen}");
+    }
+
+    #[test]
+    fn what_became_of_messages_is_never_left_out() {
+        let mut status = healthy();
+        status.inbox = Some(InboxStatus::default());
+        assert!(render(&status, PLAIN, NOW_MS).contains("\ninbox     nothing so far\n"));
+        status.inbox.iter_mut().for_each(|inbox| (inbox.kept, inbox.dropped) = (256, 3));
+        assert!(render(&status, PLAIN, NOW_MS).contains("\ninbox     256 messages kept, 3 dropped unread\n"));
     }
 
     #[test]

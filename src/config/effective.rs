@@ -17,10 +17,11 @@ impl Config {
         out.text("instance", &self.instance);
         out.path("state_dir", &self.state_dir);
         out.path("runtime_dir", &self.runtime_dir);
+        out.table("[app]");
         if let Some(unit) = &self.app.unit {
-            out.table("[app]");
             out.text("unit", unit);
         }
+        out.plain("commands", self.app.commands);
         self.mqtt_toml(&mut out);
         out.table("[spool]");
         match self.spool.sync {

@@ -27,7 +27,7 @@ pub(super) const ROOT: Schema = Schema {
         "health",
     ],
 };
-pub(super) const APP: Schema = Schema { name: "app", title: "in [app]", keys: &["unit"] };
+pub(super) const APP: Schema = Schema { name: "app", title: "in [app]", keys: &["unit", "commands"] };
 pub(super) const MQTT: Schema = Schema {
     name: "mqtt",
     title: "in [mqtt]",

@@ -75,6 +75,8 @@ pub struct Config {
 pub struct App {
     /// The application's systemd unit.
     pub unit: Option<String>,
+    /// Whether messages on `P/app/set/#` are kept for the application (default: yes, if it has a unit).
+    pub commands: bool,
 }
 
 /// `[mqtt]`

@@ -115,7 +115,9 @@ fn directories(
 fn app(root: &Section<'_>, report: &mut Report<'_>) -> App {
     let section = root.section(report, &keys::APP, "app", "[app] and its keys below");
     section.refuse_unknown(report);
-    App { unit: section.read(report, "unit", |value| values::unit(values::text(value)?).map(str::to_owned)) }
+    let unit = section.read(report, "unit", |value| values::unit(values::text(value)?).map(str::to_owned));
+    let commands = section.read(report, "commands", values::boolean).unwrap_or(unit.is_some());
+    App { unit, commands }
 }
 
 fn spool(section: &Section<'_>, report: &mut Report<'_>) -> Spool {

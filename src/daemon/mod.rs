@@ -10,6 +10,7 @@
 //! within [`DRAIN`] and says good-bye; the spool is closed.
 
 mod devices;
+mod inward;
 
 use crate::api::environment::Environment;
 use crate::api::{self, Api};
@@ -150,6 +151,10 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         traces.insert(serial.name.clone(), ask);
         asked.insert(serial.name.clone(), questions);
     }
+    let inward = inward::start(
+        &config,
+        inward::Ground { submissions: &submissions, heart: &mut heart, stop: &sources_stop, sources: &mut sources },
+    );
     match api::socket::bind(&config.runtime_dir).await {
         Ok(socket) => {
             let api = Api {
@@ -158,6 +163,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
                 status: questions,
                 commands: commands.clone(),
                 traces,
+                inbox: inward.inbox,
                 streams: stream_names.clone(),
                 max_payload: config.mqtt.max_payload,
                 // MQTT 3.1.1 section 1.5.3: a topic has 65,535 bytes at the most.
@@ -207,10 +213,12 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     let takes_commands = !orders_to.is_empty();
     let (session, session_shown) = watch::channel(SessionStatus::default());
     let (counts, counts_shown) = watch::channel(CommandCounts::default());
-    let listener = takes_commands.then(|| {
+    let outlets = listen::Outlets { devices: takes_commands.then(|| commands.clone()), ..inward.outlets };
+    let listens = outlets.are_needed();
+    let listener = listens.then(|| {
         let alive = alive::Alive::open(config.runtime_dir.join(alive::FILE_NAME), host::boot_id());
         let wiring = listen::Wiring {
-            outlets: listen::Outlets { devices: Some(commands.clone()), ..listen::Outlets::default() },
+            outlets,
             submissions: submissions.clone(),
             status: session,
             clock: host::now,
@@ -225,7 +233,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         tokio::spawn(async move {
             match listener {
                 Some(listener) => listener.run().await,
-                // No device takes commands, so the broker is not asked for any.
+                // Nobody wants anything, so the broker is not asked for it.
                 None => _ = stop.wait_for(|stop| *stop).await,
             }
         })
@@ -266,7 +274,8 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         requests,
         link: link_shown,
         devices,
-        commands: takes_commands.then_some((session_shown, counts_shown)),
+        commands: listens.then_some((session_shown, counts_shown)),
+        inbox: inward.inbox_shown,
         spool: spool.clone(),
         submissions,
         retained,

@@ -17,8 +17,8 @@ use crate::pulse::{Heart, Pulse};
 use crate::record::{ClockQuality, Durability, Encoding, Record, Retained, StreamId, Submission, Timestamp, rfc3339};
 use crate::spool::thread::Handle;
 use crate::stats::{
-    AppStatus, CommandCounts, CommandsStatus, DeviceState, DeviceStatus, Health, HealthState, HostStatus, LinkState,
-    LinkStatus, SessionStatus, Status, StatusRequest, StreamStatus,
+    AppStatus, CommandCounts, CommandsStatus, DeviceState, DeviceStatus, Health, HealthState, HostStatus, InboxStatus,
+    LinkState, LinkStatus, SessionStatus, Status, StatusRequest, StreamStatus,
 };
 use machine::Machine;
 use notify::Systemd;
@@ -42,6 +42,8 @@ pub struct Wiring {
     pub devices: Vec<(String, watch::Receiver<DeviceStatus>)>,
     /// Where commands come from and what became of them, if any device takes them.
     pub commands: Option<(watch::Receiver<SessionStatus>, watch::Receiver<CommandCounts>)>,
+    /// Messages for the application, if they are kept for it.
+    pub inbox: Option<watch::Receiver<InboxStatus>>,
     /// The ledger.
     pub spool: Handle,
     /// Where health documents go.
@@ -212,6 +214,14 @@ impl HealthFlow {
                 }
             });
         }
+        if let Some(mut inbox) = self.wiring.inbox.clone() {
+            let changed = Arc::clone(&changed);
+            tokio::spawn(async move {
+                while inbox.changed().await.is_ok() {
+                    changed.notify_one();
+                }
+            });
+        }
         for (_, device) in &self.wiring.devices {
             let (mut device, changed) = (device.clone(), Arc::clone(&changed));
             tokio::spawn(async move {
@@ -285,6 +295,11 @@ impl HealthFlow {
         let mut complaints = complaints(&link, &streams, &devices);
         complaints.extend(commands.iter().flat_map(complaints_of_commands));
         complaints.extend(self.machine.complaints());
+        let inbox = self.wiring.inbox.as_ref().map(|inbox| inbox.borrow().clone());
+        if let Some(error) = inbox.as_ref().and_then(|inbox| inbox.error.as_ref()) {
+            let text = format!("messages for the application can't be kept, and have to come again: {error}");
+            complaints.push(Complaint { what: "inbox".to_owned(), text });
+        }
         if silent {
             complaints.push(Complaint { what: "spool".to_owned(), text: "the spool does not answer".to_owned() });
         }
@@ -299,6 +314,7 @@ impl HealthFlow {
             streams,
             devices,
             commands,
+            inbox,
             app: self.identity.unit.clone().map(|unit| AppStatus { unit }),
             host: self.machine.status(),
         };
@@ -404,6 +420,7 @@ mod tests {
             streams: [("telemetry".to_owned(), stream)].into(),
             devices: [("meter".to_owned(), DeviceStatus::closed("serial", 0))].into(),
             commands: None,
+            inbox: None,
             app: None,
             host: HostStatus::default(),
         }

@@ -20,6 +20,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// How long the broker may take to read what we send.
 const WRITE_TIME: Duration = Duration::from_secs(20);
+/// A broker sends what is not acknowledged again on the next connection only. That long after the first such message it is
+/// made.
+const COME_AGAIN: Duration = Duration::from_secs(30);
 /// Messages in a round that are no retained keys. No broker's queue is so short that it drops something for them:
 /// mosquitto's has 1,000 places.
 const FOREIGN: u32 = 100;
@@ -39,6 +42,8 @@ struct Talk {
     /// The question for all keys, while it is not answered.
     round: Option<Round>,
     rounds: u32,
+    /// When the connection is to be ended, for something has to come again.
+    come_again: Option<Instant>,
     heard: bool,
     subscribed: bool,
 }
@@ -154,6 +159,7 @@ impl Listener {
             stalled: VecDeque::new(),
             round: None,
             rounds: 0,
+            come_again: None,
             heard: true,
             subscribed: false,
         };
@@ -225,6 +231,7 @@ impl Listener {
             }
             let probe = talk.probe_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(self.now_ms())));
             let alarm = probe.map_or(keep_alive, |probe| keep_alive.min(Instant::now() + probe));
+            let alarm = talk.come_again.map_or(alarm, |at| alarm.min(at));
             tokio::select! {
                 received = connection.receive(), if talk.stalled.is_empty() => self.receive(received?, talk)?,
                 open = self.wiring.outlets.room(talk.stalled.front()), if !talk.stalled.is_empty() => {
@@ -235,9 +242,12 @@ impl Listener {
                     talk.hand_over(&self.wiring.outlets);
                 }
                 settled = front(&mut talk.unsettled), if !talk.unsettled.is_empty() => {
-                    settle(connection, &mut talk.unsettled, settled).await?;
+                    settle(connection, talk, settled).await?;
                 }
                 () = sleep_until(alarm) => {
+                    if talk.come_again.is_some_and(|at| Instant::now() >= at) {
+                        return Err(Lost::ComeAgain);
+                    }
                     if Instant::now() >= keep_alive {
                         // What we don't read we can't hear.
                         if !std::mem::take(&mut talk.heard) && talk.stalled.is_empty() {
@@ -388,16 +398,14 @@ async fn front(unsettled: &mut VecDeque<(u16, oneshot::Receiver<()>)>) -> bool {
 }
 
 /// Acknowledges the oldest packet, if it need not come again, and those behind it of which the same is known.
-async fn settle(
-    connection: &mut Connection,
-    unsettled: &mut VecDeque<(u16, oneshot::Receiver<()>)>,
-    mut settled: bool,
-) -> Result<(), LinkError> {
-    while let Some((packet, _)) = unsettled.pop_front() {
+async fn settle(connection: &mut Connection, talk: &mut Talk, mut settled: bool) -> Result<(), LinkError> {
+    while let Some((packet, _)) = talk.unsettled.pop_front() {
         if settled {
             connection.acknowledge(packet).await?;
+        } else {
+            talk.come_again.get_or_insert_with(|| Instant::now() + COME_AGAIN);
         }
-        settled = match unsettled.front_mut().map(|(_, answer)| answer.try_recv()) {
+        settled = match talk.unsettled.front_mut().map(|(_, answer)| answer.try_recv()) {
             Some(Ok(())) => true,
             Some(Err(oneshot::error::TryRecvError::Closed)) => false,
             Some(Err(oneshot::error::TryRecvError::Empty)) | None => break,

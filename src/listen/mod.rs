@@ -105,6 +105,8 @@ enum Lost {
     Denied(String),
     #[error("no answer to a ping within mqtt.keep_alive")]
     KeepAlive,
+    #[error("messages could not be kept, and have to come again")]
+    ComeAgain,
     #[error("pillion is stopping")]
     Stop,
 }

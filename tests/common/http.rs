@@ -1,9 +1,13 @@
 //! A client for the local API: one request over a Unix socket.
 
+use super::{SOON, watched::Watched};
 use serde_json::Value;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// What came back.
@@ -45,4 +49,54 @@ pub fn request(socket: &Path, method: &str, target: &str, kind: &str, body: &[u8
     let code = code.ok_or(ErrorKind::InvalidData)?;
     let text = String::from_utf8_lossy(body).into_owned();
     Ok(Answer { code, json: serde_json::from_slice(body).unwrap_or(Value::Null), text })
+}
+
+/// An answer without an end: lines of JSON, as they come. Dropping it hangs up.
+#[derive(Debug)]
+pub struct Lines {
+    stream: UnixStream,
+    seen: Arc<Watched<Vec<Value>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Lines {
+    /// Sends the request and waits for the head of its answer, which must be 200.
+    pub fn of(socket: &Path, target: &str) -> Self {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).unwrap() > 0, "{target}: {head}");
+        }
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("application/x-ndjson"), "{target}: {head}");
+        let seen = Arc::new(Watched::new(Vec::new()));
+        let lines = Arc::clone(&seen);
+        // Each line has a chunk of its own: its size, and a blank line behind it.
+        let reader = std::thread::spawn(move || {
+            for line in reader.lines().map_while(Result::ok).filter(|line| line.starts_with('{')) {
+                lines.update(|lines| lines.push(serde_json::from_str(&line).unwrap()));
+            }
+        });
+        Lines { stream, seen, reader: Some(reader) }
+    }
+
+    /// Waits until the lines so far satisfy `enough`, and returns them.
+    pub fn expect(&self, what: &str, enough: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let lines = self.seen.wait_for(SOON, |lines| enough(lines).then(|| lines.clone()));
+        lines.unwrap_or_else(|| panic!("waited {SOON:?} for {what}; {:#?}", self.so_far()))
+    }
+
+    /// The lines so far.
+    pub fn so_far(&self) -> Vec<Value> {
+        self.seen.read(Vec::clone)
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        // The other end may have been faster.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = self.reader.take().map(JoinHandle::join);
+    }
 }

@@ -14,6 +14,7 @@ pub mod disk;
 pub mod fake_broker;
 pub mod http;
 pub mod mosquitto;
+pub mod operator;
 pub mod relay;
 pub mod sidecar;
 pub mod subscriber;

@@ -2,42 +2,23 @@
 
 use super::{World, expect_open};
 use crate::common::device::Device;
+use crate::common::operator::Operator;
 use crate::common::sidecar::{Home, Sidecar};
-use crate::common::wire::Wire;
 use crate::common::{SOON, seed};
 use fastrand::Rng;
-use rumqttc::QoS;
-use rumqttc::mqttbytes::v4::{Connect, Packet, Publish};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 const SET: &str = "p/device/meter/set";
 const REPLY: &str = "p/device/meter/reply";
 
-/// Whoever sends commands.
-struct Operator {
-    wire: Wire,
-    next: u16,
+/// Sends commands.
+trait Commander {
+    fn send(&mut self, id: &str, data: &str, ttl: &str);
 }
 
-impl Operator {
-    fn at(broker: SocketAddr) -> Self {
-        let mut wire = Wire::new(TcpStream::connect(broker).unwrap()).unwrap();
-        wire.write(&Packet::Connect(Connect::new(format!("operator-{}", fastrand::u64(..))))).unwrap();
-        assert!(matches!(wire.read().unwrap(), Some(Packet::ConnAck(_))));
-        Operator { wire, next: 0 }
-    }
-
-    /// Returns when the broker has it.
-    fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>, retain: bool) {
-        self.next = self.next % 60_000 + 1;
-        let publish = Publish::new(topic, QoS::AtLeastOnce, payload.as_ref().to_vec());
-        self.wire.write(&Packet::Publish(Publish { pkid: self.next, retain, ..publish })).unwrap();
-        assert!(matches!(self.wire.read().unwrap(), Some(Packet::PubAck(_))));
-    }
-
+impl Commander for Operator {
     fn send(&mut self, id: &str, data: &str, ttl: &str) {
         self.publish(SET, json!({ "id": id, "data": data, "ttl": ttl }).to_string(), false);
     }
@@ -308,7 +289,7 @@ fn nothing_hostile_ever_reaches_the_device_or_stops_the_sidecar() {
         operator.send(&format!("f-{number}"), "STATUS", "60s");
     }
     let took = since.elapsed().as_secs() + 1;
-    operator.wire.write(&Packet::Disconnect).unwrap();
+    operator.leave();
     sidecar.expect_status("an end of the flood", |status| {
         let counts = &status["commands"]["counts"];
         let of = |name: &str| counts[name].as_u64().unwrap();

@@ -12,6 +12,7 @@ mod disk_faults;
 mod flash;
 mod framings;
 mod full_disk;
+mod inbox;
 mod kills;
 mod lifecycle;
 mod limits;

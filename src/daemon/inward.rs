@@ -1,0 +1,70 @@
+//! The flows that keep what comes from the broker for the application, each if it is configured.
+
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::inbound::Inbox;
+use crate::pulse::Heart;
+use crate::record::Submission;
+use crate::stats::InboxStatus;
+use crate::{host, inbox, listen};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// Questions of local clients that wait for a flow.
+const REQUESTS: usize = 16;
+
+/// What the flows stand on.
+pub(super) struct Ground<'d> {
+    pub(super) submissions: &'d mpsc::Sender<Submission>,
+    pub(super) heart: &'d mut Heart,
+    pub(super) stop: &'d watch::Receiver<bool>,
+    pub(super) sources: &'d mut JoinSet<&'static str>,
+}
+
+/// What the other flows have to know of them.
+#[derive(Default)]
+pub(super) struct Inward {
+    /// For the listen flow.
+    pub(super) outlets: listen::Outlets,
+    /// For the local API.
+    pub(super) inbox: Option<Inbox>,
+    /// For the status.
+    pub(super) inbox_shown: Option<watch::Receiver<InboxStatus>>,
+}
+
+/// Starts the flows.
+pub(super) fn start(config: &Config, mut ground: Ground<'_>) -> Inward {
+    let mut inward = Inward::default();
+    if config.app.commands {
+        inward.start_inbox(config, &mut ground);
+    }
+    inward
+}
+
+impl Inward {
+    fn start_inbox(&mut self, config: &Config, ground: &mut Ground<'_>) {
+        let (to_inbox, messages) = mpsc::channel(inbox::WAITING);
+        let (ask, requests) = mpsc::channel(REQUESTS);
+        let (latest, latest_shown) = watch::channel(0);
+        let (status, shown) = watch::channel(InboxStatus::default());
+        let wiring = inbox::Wiring {
+            messages,
+            requests,
+            latest,
+            submissions: ground.submissions.clone(),
+            status,
+            clock: host::now,
+            pulse: ground.heart.pulse("inbox"),
+            stop: ground.stop.clone(),
+        };
+        let folder = inbox::folder(&config.state_dir);
+        ground.sources.spawn(async move {
+            inbox::run(Arc::new(Disk), folder, wiring).await;
+            "inbox"
+        });
+        self.outlets.application = Some(to_inbox);
+        self.inbox = Some(Inbox { requests: ask, latest: latest_shown });
+        self.inbox_shown = Some(shown);
+    }
+}

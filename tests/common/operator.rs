@@ -1,0 +1,35 @@
+//! Whoever sends messages to the gateway through the broker.
+
+use super::wire::Wire;
+use rumqttc::QoS;
+use rumqttc::mqttbytes::v4::{Connect, Packet, Publish};
+use std::net::{SocketAddr, TcpStream};
+
+/// A client of the broker that only publishes.
+pub struct Operator {
+    wire: Wire,
+    next: u16,
+}
+
+impl Operator {
+    /// Connects.
+    pub fn at(broker: SocketAddr) -> Self {
+        let mut wire = Wire::new(TcpStream::connect(broker).unwrap()).unwrap();
+        wire.write(&Packet::Connect(Connect::new(format!("operator-{}", fastrand::u64(..))))).unwrap();
+        assert!(matches!(wire.read().unwrap(), Some(Packet::ConnAck(_))));
+        Operator { wire, next: 0 }
+    }
+
+    /// Returns when the broker has it.
+    pub fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>, retain: bool) {
+        self.next = self.next % 60_000 + 1;
+        let publish = Publish::new(topic, QoS::AtLeastOnce, payload.as_ref().to_vec());
+        self.wire.write(&Packet::Publish(Publish { pkid: self.next, retain, ..publish })).unwrap();
+        assert!(matches!(self.wire.read().unwrap(), Some(Packet::PubAck(_))));
+    }
+
+    /// Says good-bye.
+    pub fn leave(mut self) {
+        self.wire.write(&Packet::Disconnect).unwrap();
+    }
+}
