@@ -1,7 +1,7 @@
 //! What goes back to a client: JSON, but for the metrics; an error names the reason and what would be right.
 
 use super::lines::Stream;
-use crate::record::Refusal;
+use crate::record::{Accepted, Refusal};
 use http_body_util::Full;
 use hyper::body::{Bytes, Frame, SizeHint};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -10,6 +10,7 @@ use serde::Serialize;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// An answer to a request.
 pub(super) type Answer = Response<Body>;
@@ -69,25 +70,79 @@ pub(super) enum Error {
     Method(String),
     #[error("the body did not arrive within 30 s")]
     TooSlow,
+    #[error("no whole line came within {} s", .0.as_secs())]
+    Idle(Duration),
     #[error("{0}")]
     TooLarge(String),
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("too many large requests at once; nothing of this one was kept")]
     Busy,
+    /// Of a body that is taken in while it comes.
+    #[error("{error}; {} accepted before that", .published.in_words())]
+    Partial { error: Box<Error>, published: Published },
     #[error("too many clients read a stream already; nothing more can be told until one of them hangs up")]
     Streams,
     #[error("no answer from inside pillion within 10 s; if this was a publish, its records may have been kept or not")]
     NoAnswer,
 }
 
+/// What was accepted of a publish request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub(super) struct Published {
+    /// Records.
+    pub(super) accepted: u64,
+    /// Sequence number of the first of them. Other clients' records may lie between it and the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) first: Option<u64>,
+    /// Sequence number of the last of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last: Option<u64>,
+}
+
+impl Published {
+    fn in_words(&self) -> String {
+        match self.accepted {
+            0 => "nothing was".to_owned(),
+            1 => "1 record was".to_owned(),
+            n => format!("{n} records were"),
+        }
+    }
+
+    /// Adds a submission of so many records that was accepted.
+    pub(super) fn add(&mut self, count: usize, accepted: Accepted) {
+        self.accepted = self.accepted.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        self.first.get_or_insert(accepted.first);
+        self.last = Some(accepted.last);
+    }
+}
+
 impl Error {
+    /// Whether the client sent what is no record.
+    pub(super) fn is_of_a_record(&self) -> bool {
+        match self {
+            Error::Bad(_) | Error::TooLarge(_) => true,
+            Error::Partial { error, .. } => error.is_of_a_record(),
+            _ => false,
+        }
+    }
+
+    /// The same, where it means that nothing of the request was kept.
+    pub(super) fn of_the_whole(self) -> Error {
+        match self {
+            Error::Bad(why) => Error::Bad(format!("{why}; nothing was accepted")),
+            Error::TooLarge(why) => Error::TooLarge(format!("{why}; nothing was accepted")),
+            other => other,
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Error::Bad(_) | Error::CutOff => StatusCode::BAD_REQUEST,
             Error::NotFound(_) | Error::NoDevice(_) | Error::NoTrace(_) | Error::Off(..) => StatusCode::NOT_FOUND,
             Error::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Error::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Error::TooSlow | Error::Idle(_) => StatusCode::REQUEST_TIMEOUT,
+            Error::Partial { error, .. } => error.status(),
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Refused(Refusal::Full) => StatusCode::TOO_MANY_REQUESTS,
             Error::Refused(Refusal::NotDurable(_)) => StatusCode::INSUFFICIENT_STORAGE,
@@ -102,9 +157,12 @@ impl Error {
         #[derive(Serialize)]
         struct Body {
             error: String,
+            #[serde(flatten)]
+            published: Option<Published>,
         }
         let status = self.status();
-        let mut answer = json(status, &Body { error: self.to_string() });
+        let published = if let Error::Partial { published, .. } = self { Some(*published) } else { None };
+        let mut answer = json(status, &Body { error: self.to_string(), published });
         if let Error::Method(allowed) = self {
             // Names of methods, which are always fit for a header.
             let allowed = HeaderValue::from_str(allowed).unwrap_or(HeaderValue::from_static(""));

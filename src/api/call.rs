@@ -19,10 +19,14 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// Large bodies in memory at once; with their limit of 1 MiB (or `max_payload`) this bounds what clients can make us hold.
 const LARGE_BODIES: usize = 4;
 
+/// Bodies at a time that are taken in while they come: each makes us hold two submissions (see `upload`) and a line.
+const UPLOADS: usize = 8;
+
 /// What all connections share.
 pub(super) struct Shared {
     pub(super) api: Api,
     pub(super) large_bodies: Semaphore,
+    pub(super) uploads: Semaphore,
     /// Places for answers without an end.
     pub(super) streams: Arc<Semaphore>,
     /// True when pillion stops.
@@ -32,7 +36,8 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(api: Api, stop: watch::Receiver<bool>) -> Self {
         let streams = Arc::new(Semaphore::new(MAX_STREAMS));
-        Shared { api, large_bodies: Semaphore::new(LARGE_BODIES), streams, stop }
+        let (large_bodies, uploads) = (Semaphore::new(LARGE_BODIES), Semaphore::new(UPLOADS));
+        Shared { api, large_bodies, uploads, streams, stop }
     }
 }
 

@@ -10,7 +10,7 @@
 //! GET  /metrics      200: the numbers of that document as OpenMetrics text
 //! GET  /v1/environment   200: the sidecar's place and its machine (see `environment`)
 //! POST /v1/publish?topic=T[&stream=S][&sync=true]
-//!                    body: one record, or application/x-ndjson: one JSON value per line, empty lines skipped
+//!                    body: one record, or application/x-ndjson: one JSON value per line, empty lines skipped, as many as you like
 //!                    200 {"accepted":n,"first":seq,"last":seq} once all of it would survive a kill of the process
 //!                        (with sync=true: a power cut); goes to the topic app/T below the prefix
 //!                    400 wrong topic, stream, parameter or body   408 the body took too long   413 too large
@@ -26,12 +26,19 @@
 //!                        `after` also those that are kept and came after that one (0: all)   404 they are not kept
 //! ```
 //!
-//! A request is accepted as a whole or not at all. Only after a 503 that says so is its fate unknown.
+//! A request is accepted as a whole or not at all, but for lines of more than 1 MiB or 10,000 records, or that come in chunks for
+//! longer than a second: these are taken in while they come, and every answer to them, whatever its status, also says how many
+//! were accepted: `{"error":"…","accepted":n,"first":seq,"last":seq}`, which are the first n of the body. Only after a 503 that
+//! says so is the fate of the ones behind unknown.
 //!
 //! [`socket`] is the file, `server` the connections, `phase` how long they may last, `routes` the table above, `call` what a
 //! handler is given, `query` its parameters, `answer` what goes back, `lines` an answer without an end. The handlers:
-//! `publish` takes something in, `command` has something done, `messages` hands on what the broker has for the application,
-//! `views` only look, with `metrics` as the status in numbers and `environment` as the machine.
+//!
+//! - `publish` takes records in; `records` says which are good, `upload` takes bodies of any length
+//! - `command` has something done
+//! - `messages` hands on what the broker has for the application
+//! - `views` only look, with `metrics` as the status in numbers
+//! - `environment` is the machine
 
 mod answer;
 mod call;
@@ -43,9 +50,11 @@ mod metrics;
 mod phase;
 mod publish;
 mod query;
+mod records;
 mod routes;
 mod server;
 pub mod socket;
+mod upload;
 mod views;
 
 pub use server::serve;
