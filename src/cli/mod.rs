@@ -18,6 +18,8 @@ mod client;
 mod command;
 #[cfg(feature = "demo")]
 mod demo;
+#[cfg(feature = "docs")]
+mod docs;
 pub mod exit;
 mod find;
 mod pretty;
@@ -140,6 +142,9 @@ enum Command {
     #[cfg(feature = "demo")]
     #[command(after_help = DEMO_HELP)]
     Demo,
+    /// Write manual pages and shell completions
+    #[cfg(feature = "docs")]
+    Docs(docs::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -167,6 +172,8 @@ pub fn main() -> ExitCode {
         Command::Check(of) => return check::run(&of.config, of.instance.as_deref()),
         #[cfg(feature = "demo")]
         Command::Demo => return demo::run(),
+        #[cfg(feature = "docs")]
+        Command::Docs(arguments) => ("docs", docs::run(&arguments)),
         Command::Status(arguments) => ("status", status::run(&arguments)),
         Command::Publish(arguments) => ("publish", publish::run(&arguments)),
         Command::Tell(arguments) => ("command", command::run(&arguments)),
