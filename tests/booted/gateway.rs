@@ -35,23 +35,31 @@ impl Gateway {
     /// Installs everything and starts the broker alone. `None` where no container can be booted.
     pub fn boot() -> Option<Self> {
         let container = Container::boot(&[(Path::new(PILLION), "/usr/bin/pillion")])?;
+        container.write("/etc/systemd/system/pillion@.service", include_str!("../../systemd/pillion@.service"));
+        container.shell("useradd --system --no-create-home --shell /usr/sbin/nologin pillion");
+        Some(Gateway::around(container))
+    }
+
+    /// The same with a package of pillion; `packages` are in `/run/packages` by their names.
+    pub fn boot_packaged(package: &str, packages: &Path) -> Option<Self> {
+        let container = Container::boot(&[(packages, "/run/packages")])?;
+        container.shell(&format!("dpkg --install /run/packages/{package}"));
+        Some(Gateway::around(container))
+    }
+
+    fn around(container: Container) -> Self {
         container.join_network();
         let mosquitto = Mosquitto::start();
         let relay = Relay::to(mosquitto.address());
         let subscriber = Subscriber::at(mosquitto.address());
         let gateway = Gateway { mosquitto, relay, subscriber, container };
         let inside = &gateway.container;
-        inside.write("/etc/systemd/system/pillion@.service", include_str!("../../systemd/pillion@.service"));
         inside.write("/usr/local/bin/gateway", APPLICATION);
-        inside.shell(
-            "useradd --system --no-create-home --shell /usr/sbin/nologin pillion
-            chmod +x /usr/local/bin/gateway
-            mkfifo /run/orders",
-        );
+        inside.shell("chmod +x /usr/local/bin/gateway && mkfifo /run/orders");
         gateway.configure("");
         gateway.application("");
         inside.shell("systemctl enable pillion@gateway");
-        Some(gateway)
+        gateway
     }
 
     /// Writes pillion's configuration, with more tables.

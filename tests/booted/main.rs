@@ -13,3 +13,4 @@ mod access;
 mod companion;
 mod container;
 mod gateway;
+mod package;
