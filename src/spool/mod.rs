@@ -98,6 +98,7 @@ pub mod fuzz;
 pub mod inspect;
 mod ledger;
 mod log;
+mod newest;
 mod notice;
 mod open;
 mod read;

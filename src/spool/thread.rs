@@ -10,7 +10,7 @@
 use super::fs::{Disk, FileSystem};
 use super::{Batch, Options, Spool};
 use crate::pulse::Pulse;
-use crate::record::{Accepted, Clock, Durability, Record, Refusal, StreamId, Submission};
+use crate::record::{Accepted, Clock, Durability, Record, Refusal, Sequenced, StreamId, Submission};
 use crate::stats::StreamStatus;
 use flume::RecvTimeoutError;
 use std::fs::File;
@@ -37,6 +37,7 @@ enum Request {
     Discard { stream: StreamId, seq: u64, detail: String },
     Grant(usize),
     Rewind { epoch: u64 },
+    Newest { stream: StreamId, topic: &'static str, reply: oneshot::Sender<Option<Sequenced>> },
     Report(oneshot::Sender<Vec<StreamStatus>>),
     Beat,
     Close(oneshot::Sender<()>),
@@ -165,6 +166,15 @@ impl Handle {
         self.send(Request::Rewind { epoch }).await
     }
 
+    /// Asks for the newest record on this topic that waits in this stream. What is acknowledged after this call still counts as
+    /// waiting.
+    pub async fn newest(&self, stream: StreamId, topic: &'static str) -> oneshot::Receiver<Option<Sequenced>> {
+        let (reply, answer) = oneshot::channel();
+        // A closed spool drops the reply, and the receiver tells.
+        let _ = self.send(Request::Newest { stream, topic, reply }).await;
+        answer
+    }
+
     /// Every stream's ledger, in the order of the configuration.
     pub async fn report(&self) -> Result<Vec<StreamStatus>, Closed> {
         let (reply, answer) = oneshot::channel();
@@ -269,6 +279,9 @@ impl Server {
                 self.spool.rewind();
                 self.epoch = epoch;
                 self.lent = 0;
+            }
+            Request::Newest { stream, topic, reply } => {
+                let _ = reply.send(self.spool.newest(stream, topic));
             }
             Request::Report(reply) => self.reports.push(reply),
             Request::Beat => {}

@@ -5,6 +5,7 @@ mod damage;
 mod disk;
 mod limits;
 mod model;
+mod newest;
 mod tiers;
 mod time;
 mod tools;
