@@ -19,7 +19,7 @@
 //! | 5 | `main`, [`cli`] | arguments, exit codes, the client side of the socket, the demo |
 //! | 4 | [`daemon`] | opens all, spawns, supervises, drains; the only one that sees the whole configuration |
 //! | 3 | [`ingest`] · [`publish`] · [`listen`] · [`dispatch`] · [`inbox`] · [`logs`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
-//! | 2 | [`device`] · [`spool`] · [`mqtt`] · [`host`] · [`api`] | one room per thing in the world: devices, disk, broker, machine, local clients |
+//! | 2 | [`device`] · [`spool`] · [`mqtt`] · [`app`] · [`host`] · [`api`] | one room per thing in the world: devices, disk, broker, application, machine, local clients |
 //! | 1 | [`frame`] · [`inflight`] · [`backoff`] · [`pace`] · [`threshold`] · [`disk`] | pure state machines: no I/O, no clock of their own; and the file system as a trait |
 //! | 0 | [`record`] · [`command`] · [`inbound`] · [`stats`] · [`pulse`] · [`logline`] · [`config`] | the vocabulary |
 //!
@@ -28,9 +28,10 @@
 //! [`publish`]; who may have which command carried out is in [`dispatch::contract`]; a new configuration key starts in [`config`]; a new field of the status in [`stats`].
 
 // Floor 0
-pub mod logline;
 pub mod pulse;
 pub mod record;
+// Lines are refused as records are.
+pub mod logline;
 // A command's answer is encoded as a record is.
 pub mod command;
 pub mod inbound;
@@ -46,6 +47,7 @@ pub mod pace;
 pub mod threshold;
 // Floor 2
 pub mod api;
+pub mod app;
 pub mod device;
 pub mod host;
 pub mod mqtt;

@@ -3,6 +3,7 @@
 //! Constraints: plain data; the JSON form is what consumers of `P/log` and of exit reports see, so fields are added, never
 //! renamed.
 
+use crate::record::Refusal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
@@ -81,3 +82,26 @@ fn is_false(flag: &bool) -> bool {
 /// The question for the latest lines, the most verbose ones included, oldest first: the flight recorder. It is answered
 /// when what the application has logged until now has been read.
 pub type RecentRequest = oneshot::Sender<Vec<LogLine>>;
+
+/// Lines that the application hands over itself, and where the answer goes: when those that are shipped would survive a kill of
+/// the process.
+#[derive(Debug)]
+pub struct Posted {
+    /// In order.
+    pub lines: Vec<LogLine>,
+    /// What became of them.
+    pub reply: oneshot::Sender<Result<PostedCounts, Refusal>>,
+}
+
+/// What became of lines that the application has handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct PostedCounts {
+    /// All of them: they are at least in the flight recorder.
+    pub accepted: u64,
+    /// Those that are on their way to the broker.
+    pub shipped: u64,
+    /// Those that are less severe than `app.log_level`.
+    pub below_level: u64,
+    /// Those beyond `app.log_rate`.
+    pub suppressed: u64,
+}

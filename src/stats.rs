@@ -5,11 +5,14 @@
 //! when read, so that an older command line reads a newer sidecar.
 
 mod host;
+mod logs;
 
 pub use host::{
     ClockSync, DiskSpace, Facts, FlashWear, HostStatus, Hundredths, Interface, Load, Memory, Os, Power, Pressure,
     SpareBlocks, Stall, Temperature,
 };
+
+pub use logs::{LogsState, LogsStatus};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,6 +44,9 @@ pub struct Status {
     /// The application that this sidecar accompanies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<AppStatus>,
+    /// The application's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<LogsStatus>,
     /// The machine.
     pub host: HostStatus,
 }

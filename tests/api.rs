@@ -66,6 +66,7 @@ impl Sidecar {
             refused: mpsc::channel(16).0,
             status,
             commands: mpsc::channel(1).0,
+            logs: mpsc::channel(1).0,
             streams: ["event", "telemetry", "log"].map(str::to_owned).to_vec(),
             max_payload: MAX_PAYLOAD,
             max_topic: 100,
@@ -178,6 +179,7 @@ async fn answer_status(mut questions: mpsc::Receiver<pillion::stats::StatusReque
             inbox: None,
             commands: None,
             app: None,
+            logs: None,
             host: HostStatus::default(),
         };
         let _ = reply.send(status);

@@ -16,6 +16,7 @@
 //! ```
 
 mod host;
+mod logs;
 
 use crate::stats::{
     CommandsStatus, DeviceState, DeviceStatus, HealthState, Hundredths, InboxStatus, LinkState, LinkStatus, Status,
@@ -267,6 +268,7 @@ pub(super) fn render(status: &Status) -> String {
     out.families(&STREAMS, || status.streams.iter().map(|(name, stream)| (vec![("stream", name.as_str())], stream)));
     out.families(&DEVICES, || status.devices.iter().map(|(name, device)| (device_labels(name, device), device)));
     out.families(&COMMANDS, || status.commands.iter().map(|commands| (vec![], commands)));
+    out.logs(status.logs.as_ref());
     out.host(&status.host);
     out.families(&INBOX, || status.inbox.iter().map(|inbox| (vec![], inbox)));
     out.0.push_str("# EOF\n");
@@ -411,6 +413,7 @@ mod tests {
             commands: None,
             inbox: None,
             app: None,
+            logs: None,
             host: HostStatus {
                 name: "gw".into(),
                 boot_id: "b-1".into(),

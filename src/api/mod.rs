@@ -61,6 +61,7 @@ pub use server::serve;
 
 use crate::command::Request;
 use crate::inbound::Inbox;
+use crate::logline::Posted;
 use crate::record::{Clock, StreamId, Submission};
 use crate::stats::{StatusRequest, TraceRequest};
 use std::collections::BTreeMap;
@@ -77,6 +78,8 @@ pub struct Api {
     pub status: mpsc::Sender<StatusRequest>,
     /// Into the dispatch flow.
     pub commands: mpsc::Sender<Request>,
+    /// Into the logs flow.
+    pub logs: mpsc::Sender<Posted>,
     /// For the last bytes of a device, by its name.
     pub traces: BTreeMap<String, mpsc::Sender<TraceRequest>>,
     /// Messages for the application; `None`: they are not kept.

@@ -7,7 +7,7 @@
 use super::quantity::{bytes, duration, number, number_in};
 use crate::stats::{
     ClockSync, CommandsStatus, DeviceState, DeviceStatus, HealthState, HostStatus, Interface, LinkState, LinkStatus,
-    Status, StreamStatus,
+    LogsState, LogsStatus, Status, StreamStatus,
 };
 use std::fmt::Write as _;
 
@@ -223,12 +223,38 @@ impl Screen {
         if let Some(app) = &status.app {
             self.line(&format!("{:MARGIN$}{}", "app", clean(&app.unit)));
         }
+        if let Some(logs) = &status.logs {
+            self.logs(logs);
+        }
         let host = &status.host;
         let boot: String = clean(&host.boot_id).chars().take(8).collect();
         let rss = bytes(host.rss_bytes);
         self.line(&format!("{:MARGIN$}{}, boot {boot}, pillion uses {rss}", "host", clean(&host.name)));
         for words in [machine(host), network(host)].into_iter().filter(|words| !words.is_empty()) {
             self.item(&" ".repeat(MARGIN), &words.join(", "));
+        }
+    }
+
+    fn logs(&mut self, logs: &LogsStatus) {
+        let state = match logs.state {
+            LogsState::Off => "by the local API only",
+            LogsState::Starting => "starting",
+            LogsState::Following => "followed",
+            LogsState::Failed => "can't be read",
+        };
+        let told = [
+            (logs.shipped, "lines shipped"),
+            (logs.below_level, "below the level"),
+            (logs.suppressed, "beyond the rate"),
+            (logs.truncated, "cut"),
+            (logs.rubbish, "not understood"),
+            (logs.gaps, "gaps"),
+        ];
+        let told = counted(&told);
+        let comma = if told.is_empty() { "" } else { ", " };
+        self.item(&format!("{:MARGIN$}", "logs"), &format!("{state}{comma}{told}"));
+        for error in [&logs.reason, &logs.note_error].into_iter().flatten() {
+            self.note("", error, Colour::Bad);
         }
     }
 
@@ -414,6 +440,7 @@ mod tests {
             commands: None,
             inbox: None,
             app: Some(AppStatus { unit: "gateway.service".into() }),
+            logs: None,
             host: HostStatus {
                 name: "cm4".into(),
                 boot_id: "1a2b3c4d-5e6f-7081-92a3-b4c5d6e7f809".into(),

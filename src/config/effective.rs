@@ -17,11 +17,7 @@ impl Config {
         out.text("instance", &self.instance);
         out.path("state_dir", &self.state_dir);
         out.path("runtime_dir", &self.runtime_dir);
-        out.table("[app]");
-        if let Some(unit) = &self.app.unit {
-            out.text("unit", unit);
-        }
-        out.plain("commands", self.app.commands);
+        self.app.toml(&mut out);
         self.mqtt_toml(&mut out);
         out.table("[spool]");
         match self.spool.sync {

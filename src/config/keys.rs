@@ -27,7 +27,8 @@ pub(super) const ROOT: Schema = Schema {
         "health",
     ],
 };
-pub(super) const APP: Schema = Schema { name: "app", title: "in [app]", keys: &["unit", "commands"] };
+pub(super) const APP: Schema =
+    Schema { name: "app", title: "in [app]", keys: &["unit", "commands", "logs", "log_level", "log_rate", "recorder"] };
 pub(super) const MQTT: Schema = Schema {
     name: "mqtt",
     title: "in [mqtt]",
@@ -213,8 +214,6 @@ const fn value(table: &'static str, key: &'static str, value: &'static str, mean
 }
 
 const LATER: &[Later] = &[
-    key("app", "logs", "remove it"),
-    key("app", "log_level", "remove it"),
     key("app", "heartbeat_timeout", "remove it"),
     value("mqtt", "servers", "ws", "use mqtt:// or mqtts://"),
     value("mqtt", "servers", "wss", "use mqtts://"),

@@ -11,6 +11,7 @@
 //! A new key: its name in `keys`, its reading in the file of its section, its printing in `effective`, its line in
 //! `systemd/gateway.toml`, and what is said about wrong values in the table of `tests`.
 
+mod app;
 mod commands;
 mod devices;
 mod effective;
@@ -71,12 +72,20 @@ pub struct Config {
 }
 
 /// `[app]`
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct App {
     /// The application's systemd unit.
     pub unit: Option<String>,
     /// Whether messages on `P/app/set/#` are kept for the application (default: yes, if it has a unit).
     pub commands: bool,
+    /// Whether the unit's journal is followed (default yes if there is a unit).
+    pub logs: bool,
+    /// The least severe priority of lines that are shipped, 0 (emerg) to 7 (debug) as in syslog(3) (default 6, info).
+    pub log_level: u8,
+    /// Lines per second that are shipped, bursts apart, 0 to 100,000 (default 500); 0 for no limit.
+    pub log_rate: u32,
+    /// Size of the flight recorder in bytes, 0 to 1 MiB (default 64 KiB).
+    pub recorder: usize,
 }
 
 /// `[mqtt]`

@@ -2,7 +2,7 @@
 
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
-use super::{App, Config, Spool, Surroundings, Sync, gpio, health, keys, modbus, mqtt, serial, streams, values};
+use super::{Config, Spool, Surroundings, Sync, app, gpio, health, keys, modbus, mqtt, serial, streams, values};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
     let spool = spool(&spool_section, report);
     let mut taken = serial::Taken::default();
     Config {
-        app: app(&root, report),
+        app: app::read(&root, report),
         streams: streams::read(&root, report, &spool_section, spool.segment_bytes),
         serial: serial::read(&root, report, mqtt.max_payload, &mut taken),
         modbus: modbus::read(&root, report, mqtt.max_payload, &mut taken),
@@ -110,14 +110,6 @@ fn directories(
         report.conclusion(root.place("runtime_dir"), "runtime_dir".to_owned(), message.to_owned());
     }
     (state_dir, runtime_dir)
-}
-
-fn app(root: &Section<'_>, report: &mut Report<'_>) -> App {
-    let section = root.section(report, &keys::APP, "app", "[app] and its keys below");
-    section.refuse_unknown(report);
-    let unit = section.read(report, "unit", |value| values::unit(values::text(value)?).map(str::to_owned));
-    let commands = section.read(report, "commands", values::boolean).unwrap_or(unit.is_some());
-    App { unit, commands }
 }
 
 fn spool(section: &Section<'_>, report: &mut Report<'_>) -> Spool {

@@ -141,6 +141,22 @@ const WRONG: &[(&str, &str)] = &[
     ("[app]\ncommands = 1", "2:12: app.commands: 1 is neither true nor false; write one of them, without quotes"),
     ("[app]\nunit = true", "2:8: app.unit: true is not text; put it in quotes"),
     (
+        "[app]\nlogs = true\nlog_level = \"warn\"\nlog_rate = 100001\nrecorder = \"2MiB\"",
+        "2:8: app.logs: needs a unit whose journal is followed; give unit = \"gateway.service\" too, or remove this\n\
+         3:13: app.log_level: \"warn\" is not known; write \"emerg\", \"alert\", \"crit\", \"err\", \"warning\", \"notice\", \
+         \"info\" or \"debug\"\n\
+         4:12: app.log_rate: 100001 is out of range; give lines per second, 0 to 100000\n\
+         5:12: app.recorder: \"2MiB\" is out of range; give \"0B\" to \"1MiB\"",
+    ),
+    (
+        "[app]\nlogs = \"yes\"\nlog_level = 6\nlog_rate = -1\nrecorder = 65536",
+        "2:8: app.logs: \"yes\" is neither true nor false; write one of them, without quotes\n\
+         3:13: app.log_level: 6 is not known; write \"emerg\", \"alert\", \"crit\", \"err\", \"warning\", \"notice\", \
+         \"info\" or \"debug\"\n\
+         4:12: app.log_rate: -1 is out of range; give lines per second, 0 to 100000\n\
+         5:12: app.recorder: 65536 has no unit; write \"64KiB\" for bytes (units: B, KiB, MiB, GiB, TiB)",
+    ),
+    (
         "[spool]\nsync = \"never\"\nsegment_bytes = \"1MB\"",
         "2:8: spool.sync: \"never\" is not known; write \"always\" or a duration such as \"1s\"\n\
          3:17: spool.segment_bytes: \"1MB\" has an ambiguous unit; write \"1MiB\" (1 KiB is 1024 bytes)",
@@ -387,8 +403,8 @@ const WRONG: &[(&str, &str)] = &[
     ),
     // The design's, not built yet.
     (
-        "[app]\nlogs = true\n[mqtt]\nversion = \"5\"",
-        "2:1: app.logs: is not supported by this version of pillion yet; remove it\n\
+        "[app]\nheartbeat_timeout = \"30s\"\n[mqtt]\nversion = \"5\"",
+        "2:1: app.heartbeat_timeout: is not supported by this version of pillion yet; remove it\n\
          4:11: mqtt.version: \"5\" is not supported by this version of pillion yet; use \"3.1.1\"",
     ),
     // Modbus.
@@ -810,7 +826,8 @@ fn the_effective_configuration_never_reads_differently() {
     );
     check_round_trip(
         "instance = \"a@b.c\"\n[mqtt]\nservers = [\"mqtt://[fe80::1]:1\", \"mqtt://b\"]\nusername = 'q\"\\ü'\n\
-         password_file = \"../pw\"\nversion = \"3.1.1\"\n[app]\nunit = 'a\\x2d.service'\n[spool]\nsync = \"always\"",
+         password_file = \"../pw\"\nversion = \"3.1.1\"\n[app]\nunit = 'a\\x2d.service'\nlogs = false\n\
+         log_level = \"debug\"\nlog_rate = 0\nrecorder = \"1KiB\"\n[spool]\nsync = \"always\"",
     );
 }
 

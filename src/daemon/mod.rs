@@ -14,6 +14,7 @@ mod inward;
 
 use crate::api::environment::Environment;
 use crate::api::{self, Api};
+use crate::app::journal::Journal;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::dispatch::{self, journal};
@@ -24,9 +25,9 @@ use crate::listen::{self, Listener, alive};
 use crate::logs;
 use crate::publish::{self, Farewell, Publisher};
 use crate::pulse::Heart;
-use crate::record::Submission;
+use crate::record::{StreamId, Submission};
 use crate::spool::{self, thread};
-use crate::stats::{CommandCounts, HostStatus, LinkStatus, SessionStatus};
+use crate::stats::{CommandCounts, HostStatus, LinkStatus, LogsStatus, SessionStatus};
 use devices::Devices;
 use std::collections::BTreeMap;
 use std::io;
@@ -143,6 +144,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     let (refused, refusals) = mpsc::channel(REQUESTS);
     let (questions, requests) = mpsc::channel(REQUESTS);
     let (commands, commanded) = mpsc::channel(dispatch::WAITING);
+    let (posts, posted) = mpsc::channel(logs::POSTS);
     let (stop_commands, commands_stop) = watch::channel(false);
 
     let (mut traces, mut asked) = (BTreeMap::new(), BTreeMap::new());
@@ -162,6 +164,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
                 refused,
                 status: questions,
                 commands: commands.clone(),
+                logs: posts,
                 traces,
                 inbox: inward.inbox,
                 streams: stream_names.clone(),
@@ -202,7 +205,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
 
     let identity = Identity {
         instance: config.instance.clone(),
-        unit: config.app.unit,
+        unit: config.app.unit.clone(),
         streams: stream_names.clone(),
         interval: config.health.interval,
         host: HostStatus { name: host::name(), boot_id: host::boot_id(), ..HostStatus::default() },
@@ -249,7 +252,29 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     };
     let (_recent, recent_asked) = mpsc::channel(logs::REQUESTS);
     let (stop_logs, stop) = watch::channel(false);
-    let logs = tokio::spawn(logs::run(logs::Wiring { recent: recent_asked, pulse: heart.pulse("logs"), stop }));
+    let (logs_status, logs_shown) = watch::channel(LogsStatus::default());
+    let settings = logs::Settings {
+        journal: config.app.unit.clone().filter(|_| config.app.logs).map(Journal::of),
+        unit: config.app.unit.clone(),
+        level: config.app.log_level,
+        rate: config.app.log_rate,
+        recorder: config.app.recorder,
+        max_payload: config.mqtt.max_payload,
+        runtime_dir: config.runtime_dir.clone(),
+        state_dir: config.state_dir.clone(),
+    };
+    let wiring_of_logs = logs::Wiring {
+        recent: recent_asked,
+        posts: posted,
+        submissions: submissions.clone(),
+        // Asked for before the publisher can have anything acknowledged.
+        newest: spool.newest(StreamId::LOG, logs::TOPIC).await,
+        status: logs_status,
+        clock: host::now,
+        pulse: heart.pulse("logs"),
+        stop,
+    };
+    let logs = tokio::spawn(logs::run(settings, wiring_of_logs));
     let dispatch = tokio::spawn(dispatch::run(rules, Arc::new(Disk), journal::folder(&config.state_dir), wiring));
     let publisher = Publisher::new(
         config.mqtt,
@@ -276,6 +301,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         devices,
         commands: listens.then_some((session_shown, counts_shown)),
         inbox: inward.inbox_shown,
+        logs: logs_shown,
         spool: spool.clone(),
         submissions,
         retained,

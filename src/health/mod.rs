@@ -8,6 +8,7 @@
 //!
 //! Constraint: this flow waits for nobody without a deadline, or one stuck flow would hide itself.
 
+mod logs;
 mod machine;
 mod notify;
 
@@ -18,7 +19,7 @@ use crate::record::{ClockQuality, Durability, Encoding, Record, Retained, Stream
 use crate::spool::thread::Handle;
 use crate::stats::{
     AppStatus, CommandCounts, CommandsStatus, DeviceState, DeviceStatus, Health, HealthState, HostStatus, InboxStatus,
-    LinkState, LinkStatus, SessionStatus, Status, StatusRequest, StreamStatus,
+    LinkState, LinkStatus, LogsState, LogsStatus, SessionStatus, Status, StatusRequest, StreamStatus,
 };
 use machine::Machine;
 use notify::Systemd;
@@ -44,6 +45,8 @@ pub struct Wiring {
     pub commands: Option<(watch::Receiver<SessionStatus>, watch::Receiver<CommandCounts>)>,
     /// Messages for the application, if they are kept for it.
     pub inbox: Option<watch::Receiver<InboxStatus>>,
+    /// The application's log.
+    pub logs: watch::Receiver<LogsStatus>,
     /// The ledger.
     pub spool: Handle,
     /// Where health documents go.
@@ -222,6 +225,12 @@ impl HealthFlow {
                 }
             });
         }
+        let (mut logs, of_logs) = (self.wiring.logs.clone(), Arc::clone(&changed));
+        tokio::spawn(async move {
+            while logs.changed().await.is_ok() {
+                of_logs.notify_one();
+            }
+        });
         for (_, device) in &self.wiring.devices {
             let (mut device, changed) = (device.clone(), Arc::clone(&changed));
             tokio::spawn(async move {
@@ -294,6 +303,8 @@ impl HealthFlow {
         });
         let mut complaints = complaints(&link, &streams, &devices);
         complaints.extend(commands.iter().flat_map(complaints_of_commands));
+        let logs = self.wiring.logs.borrow().clone();
+        complaints.extend(logs::complaints(&logs));
         complaints.extend(self.machine.complaints());
         let inbox = self.wiring.inbox.as_ref().map(|inbox| inbox.borrow().clone());
         if let Some(error) = inbox.as_ref().and_then(|inbox| inbox.error.as_ref()) {
@@ -316,6 +327,7 @@ impl HealthFlow {
             commands,
             inbox,
             app: self.identity.unit.clone().map(|unit| AppStatus { unit }),
+            logs: (logs.state != LogsState::Off || logs.posted > 0).then_some(logs),
             host: self.machine.status(),
         };
         (status, complaints)
@@ -422,6 +434,7 @@ mod tests {
             commands: None,
             inbox: None,
             app: None,
+            logs: None,
             host: HostStatus::default(),
         }
     }

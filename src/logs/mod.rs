@@ -1,41 +1,83 @@
-//! The logs flow: the application's lines, on their way to the log stream.
+//! The logs flow: the application's lines, from its journal and from the local API, on their way to the log stream.
 //!
-//! The flight recorder holds the last lines of all levels, and answers whoever asks for them.
+//! Lines of all levels go into the flight recorder. Those that are severe enough, and not too many, are shipped: many in one
+//! record ([`batch`]). After an error the others in the flight recorder are shipped, too, which say how it came to that. Whoever
+//! asks for the latest lines gets them when the journal has been read up to now.
+//!
+//! Constraints: what is held is one batch and one record's worth; while the log stream refuses it, nothing more is read, and the
+//! journal keeps what comes. [`position`] tells how lines come neither twice nor never.
+//!
+//! States of the journal: *off*, *resting* (it can't be read; the back-off runs), *reading* (what was there, or what comes).
 
-pub mod recorder;
+mod batch;
+mod flow;
+mod limit;
+mod position;
+mod recorder;
+mod tail;
+#[cfg(test)]
+mod tests;
 
-use crate::logline::RecentRequest;
+pub use limit::NAMES as LEVELS;
+pub use position::Position;
+
+use crate::app::journal::Journal;
+use crate::logline::{Posted, RecentRequest};
 use crate::pulse::Pulse;
-use recorder::Recorder;
-use tokio::sync::{mpsc, watch};
+use crate::record::{Clock, Sequenced, Submission};
+use crate::stats::LogsStatus;
+use std::path::PathBuf;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Questions for the flight recorder that wait.
 pub const REQUESTS: usize = 4;
+/// Posts that wait for the flow before their senders wait themselves.
+pub const POSTS: usize = 8;
+/// The topic of records of lines, below the prefix.
+pub const TOPIC: &str = "log";
+
+/// What is read, and how much of it goes out.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The unit that records name.
+    pub unit: Option<String>,
+    /// Its journal, if that is to be read.
+    pub journal: Option<Journal>,
+    /// The least severe priority that is shipped, 0 to 7.
+    pub level: u8,
+    /// Lines per second that are shipped; 0: no limit.
+    pub rate: u32,
+    /// Size of the flight recorder in bytes.
+    pub recorder: usize,
+    /// `mqtt.max_payload`
+    pub max_payload: usize,
+    /// Where the position is noted after each batch.
+    pub runtime_dir: PathBuf,
+    /// Where it is noted for good.
+    pub state_dir: PathBuf,
+}
 
 /// What the flow speaks to.
 pub struct Wiring {
     /// Questions for the flight recorder.
     pub recent: mpsc::Receiver<RecentRequest>,
+    /// Lines from the local API.
+    pub posts: mpsc::Receiver<Posted>,
+    /// Into the ingest flow.
+    pub submissions: mpsc::Sender<Submission>,
+    /// The newest record of lines that waits in the spool, asked for before anything could be acknowledged.
+    pub newest: oneshot::Receiver<Option<Sequenced>>,
+    /// What is shown of the flow.
+    pub status: watch::Sender<LogsStatus>,
+    /// Where time stamps come from.
+    pub clock: Clock,
     /// Its proof of progress.
     pub pulse: Pulse,
     /// Set when it has to stop: when nobody asks any more.
     pub stop: watch::Receiver<bool>,
 }
 
-/// Size of the flight recorder in bytes.
-const RECORDER: usize = 64 * 1024;
-
 /// Runs until `stop` is set.
-pub async fn run(mut wiring: Wiring) {
-    let recorder = Recorder::new(RECORDER);
-    loop {
-        tokio::select! {
-            Some(reply) = wiring.recent.recv() => {
-                // Who asked may have given up.
-                let _ = reply.send(recorder.lines());
-            }
-            () = wiring.pulse.answer() => {}
-            _ = wiring.stop.changed() => return,
-        }
-    }
+pub async fn run(settings: Settings, wiring: Wiring) {
+    flow::Flow::new(settings, wiring).run().await;
 }
