@@ -46,7 +46,7 @@ pub const DRAIN: Duration = Duration::from_secs(3);
 const STOP: Duration = Duration::from_secs(2);
 /// How long closing the spool may take: a slow card syncs for seconds.
 const CLOSE: Duration = Duration::from_secs(10);
-/// Threads for what may block for long, host names and counters on flash: the unit allows for 16 tasks in all.
+/// Threads for what may block for long, host names and counters on flash: the unit allows for 32 tasks, children included.
 const BLOCKING: usize = 4;
 /// Questions that wait for the health flow.
 const REQUESTS: usize = 16;

@@ -54,7 +54,8 @@ impl Container {
         command.args(["sh", "-c", LAUNCH]).arg(&control_group);
         command.args(["--quiet", "--directory"]).arg(root).args(["--volatile=overlay", "--read-only"]);
         command.args([&format!("--machine={name}"), "--register=no", "--keep-unit", "--private-network"]);
-        command.args(["--console=read-only", "--notify-ready=yes"]);
+        // systemd filters devices and IP addresses by BPF.
+        command.args(["--console=read-only", "--notify-ready=yes", "--system-call-filter=bpf"]);
         for (file, inside) in files {
             command.arg(format!("--bind-ro={}:{inside}", file.display()));
         }
@@ -158,7 +159,7 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         if std::thread::panicking() && self.leader != 0 {
-            let lines = ["journalctl", "--no-pager", "--lines=200", "--output=short-monotonic"];
+            let lines = ["journalctl", "--no-pager", "--lines=60", "--output=short-monotonic"];
             let journal = self.command().args(lines).output().map(|output| output.stdout).unwrap_or_default();
             println!("{}", String::from_utf8_lossy(&journal));
         }

@@ -36,7 +36,8 @@ impl Gateway {
     pub fn boot() -> Option<Self> {
         let container = Container::boot(&[(Path::new(PILLION), "/usr/bin/pillion")])?;
         container.write("/etc/systemd/system/pillion@.service", include_str!("../../systemd/pillion@.service"));
-        container.shell("useradd --system --no-create-home --shell /usr/sbin/nologin pillion");
+        container.write("/usr/lib/sysusers.d/pillion.conf", include_str!("../../systemd/pillion.sysusers"));
+        container.shell("systemd-sysusers");
         Some(Gateway::around(container))
     }
 

@@ -14,3 +14,4 @@ mod companion;
 mod container;
 mod gateway;
 mod package;
+mod sandbox;

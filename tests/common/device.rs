@@ -2,8 +2,8 @@
 
 use super::SOON;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
+use rustix::pty::{grantpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,6 +16,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Device {
     link: PathBuf,
+    /// Where new PTYs come from.
+    multiplexer: PathBuf,
     /// The PTY's master; `None` while the device is pulled out.
     end: Option<File>,
 }
@@ -23,7 +25,12 @@ pub struct Device {
 impl Device {
     /// Plugs a device in under this name.
     pub fn at(link: impl Into<PathBuf>) -> Self {
-        let mut device = Device { link: link.into(), end: None };
+        Device::of("/dev/ptmx", link)
+    }
+
+    /// Plugs in a device of another system, with that one's PTYs, under this name there.
+    pub fn of(multiplexer: impl Into<PathBuf>, link: impl Into<PathBuf>) -> Self {
+        let mut device = Device { link: link.into(), multiplexer: multiplexer.into(), end: None };
         device.plug_in();
         device
     }
@@ -42,7 +49,7 @@ impl Device {
     /// Plugs it in: a new node under the old name.
     pub fn plug_in(&mut self) {
         assert!(self.end.is_none(), "it is in already");
-        let end = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        let end = open(&self.multiplexer, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
         grantpt(&end).unwrap();
         unlockpt(&end).unwrap();
         // Raw from the start: what is written before anyone listens must not come back as an echo.
