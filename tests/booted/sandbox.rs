@@ -1,7 +1,7 @@
 //! What the service may do, and what it can do all the same.
 
-use crate::common::device::Device;
 use crate::common::SOON;
+use crate::common::device::Device;
 use crate::gateway::{Gateway, SIDECAR};
 use serde_json::Value;
 use std::process::Command;
