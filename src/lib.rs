@@ -18,7 +18,7 @@
 //! |---|---|---|
 //! | 5 | `main`, [`cli`] | arguments, exit codes, the client side of the socket, the demo |
 //! | 4 | [`daemon`] | opens all, spawns, supervises, drains; the only one that sees the whole configuration |
-//! | 3 | [`ingest`] · [`publish`] · [`listen`] · [`dispatch`] · [`inbox`] · [`logs`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
+//! | 3 | [`ingest`] · [`publish`] · [`listen`] · [`dispatch`] · [`inbox`] · [`logs`] · [`accompany`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
 //! | 2 | [`device`] · [`spool`] · [`mqtt`] · [`app`] · [`host`] · [`api`] | one room per thing in the world: devices, disk, broker, application, machine, local clients |
 //! | 1 | [`frame`] · [`inflight`] · [`backoff`] · [`pace`] · [`threshold`] · [`disk`] | pure state machines: no I/O, no clock of their own; and the file system as a trait |
 //! | 0 | [`record`] · [`command`] · [`inbound`] · [`stats`] · [`pulse`] · [`logline`] · [`config`] | the vocabulary |
@@ -53,6 +53,7 @@ pub mod host;
 pub mod mqtt;
 pub mod spool;
 // Floor 3
+pub mod accompany;
 pub mod dispatch;
 pub mod health;
 pub mod inbox;

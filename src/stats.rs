@@ -4,9 +4,11 @@
 //! `GET /v1/status`, `pillion status --json` and `P/health`: fields are added, never renamed. Unknown fields are ignored
 //! when read, so that an older command line reads a newer sidecar.
 
+mod app;
 mod host;
 mod logs;
 
+pub use app::{AppState, AppStatus, AppUsage, HeartbeatState, HeartbeatStatus, LastExit};
 pub use host::{
     ClockSync, DiskSpace, Facts, FlashWear, HostStatus, Hundredths, Interface, Load, Memory, Os, Power, Pressure,
     SpareBlocks, Stall, Temperature,
@@ -71,6 +73,8 @@ pub enum HealthState {
     Healthy,
     /// It runs, but something that is configured doesn't work now.
     Degraded,
+    /// The application is lost: it is down, or does not answer.
+    Failed,
 }
 
 /// Where the connection to the broker stands.
@@ -372,9 +376,5 @@ pub struct TraceEntry {
 /// The question for the last bytes of a port.
 pub type TraceRequest = oneshot::Sender<Vec<TraceEntry>>;
 
-/// The accompanied application.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AppStatus {
-    /// Its systemd unit.
-    pub unit: String,
-}
+/// The question for the application's status, with what it uses now.
+pub type AppRequest = oneshot::Sender<AppStatus>;

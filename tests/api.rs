@@ -67,6 +67,7 @@ impl Sidecar {
             status,
             commands: mpsc::channel(1).0,
             logs: mpsc::channel(1).0,
+            beats: watch::channel(None).0,
             streams: ["event", "telemetry", "log"].map(str::to_owned).to_vec(),
             max_payload: MAX_PAYLOAD,
             max_topic: 100,

@@ -184,6 +184,13 @@ pub(super) fn json(status: StatusCode, document: &impl Serialize) -> Answer {
     whole(status, "application/json", body)
 }
 
+/// It was taken note of, and there is nothing to say.
+pub(super) fn nothing() -> Answer {
+    let mut answer = Response::new(Body::Whole(Bytes::new().into()));
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
+}
+
 /// A text with status 200.
 pub(super) fn text(content_type: &'static str, body: String) -> Answer {
     whole(StatusCode::OK, content_type, body.into_bytes())

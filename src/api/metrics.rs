@@ -15,12 +15,13 @@
 //! # EOF                                          the end; without it the text was cut off
 //! ```
 
+mod app;
 mod host;
 mod logs;
 
 use crate::stats::{
-    CommandsStatus, DeviceState, DeviceStatus, HealthState, Hundredths, InboxStatus, LinkState, LinkStatus, Status,
-    StreamStatus,
+    AppStatus, CommandsStatus, DeviceState, DeviceStatus, HealthState, Hundredths, InboxStatus, LinkState, LinkStatus,
+    Status, StreamStatus,
 };
 use std::fmt;
 
@@ -52,6 +53,8 @@ enum Value {
     Count(u64),
     /// Milliseconds, shown in seconds.
     Millis(u64),
+    /// Nanoseconds, shown in seconds.
+    Nanos(u64),
     Flag(bool),
     Hundredths(Hundredths),
 }
@@ -255,7 +258,7 @@ pub(super) fn render(status: &Status) -> String {
     let mut out = Text(String::with_capacity(8 * 1024));
     out.family(&BUILD, [(vec![("version", status.version.as_str())], &())]);
     let mut target = vec![("sidecar", status.instance.as_str())];
-    target.extend(status.app.as_ref().map(|app| ("unit", app.unit.as_str())));
+    target.extend(status.app.as_ref().and_then(|app| Some(("unit", app.unit.as_deref()?))));
     target.extend([("host", status.host.name.as_str()), ("boot_id", status.host.boot_id.as_str())]);
     out.family(&TARGET, [(target, &())]);
     out.families(&GENERAL, || [(vec![], status)]);
@@ -268,6 +271,8 @@ pub(super) fn render(status: &Status) -> String {
     out.families(&STREAMS, || status.streams.iter().map(|(name, stream)| (vec![("stream", name.as_str())], stream)));
     out.families(&DEVICES, || status.devices.iter().map(|(name, device)| (device_labels(name, device), device)));
     out.families(&COMMANDS, || status.commands.iter().map(|commands| (vec![], commands)));
+    out.families(&app::APP, || status.app.iter().map(|app| (vec![], app)));
+    out.families(&app::LAST_EXIT, || status.app.iter().map(|app| (exit_labels(app), app)));
     out.logs(status.logs.as_ref());
     out.host(&status.host);
     out.families(&INBOX, || status.inbox.iter().map(|inbox| (vec![], inbox)));
@@ -277,6 +282,10 @@ pub(super) fn render(status: &Status) -> String {
 
 fn device_labels<'a>(name: &'a str, device: &'a DeviceStatus) -> Vec<Label<'a>> {
     vec![("device", name), ("kind", &device.kind)]
+}
+
+fn exit_labels(app: &AppStatus) -> Vec<Label<'_>> {
+    app.last_exit.iter().map(|exit| ("cause", exit.cause.as_str())).collect()
 }
 
 /// The text so far.
@@ -352,6 +361,7 @@ impl fmt::Display for Value {
         match self {
             Value::Count(count) => write!(f, "{count}"),
             Value::Millis(millis) => write!(f, "{}.{:03}", millis / 1000, millis % 1000),
+            Value::Nanos(nanos) => write!(f, "{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000),
             Value::Hundredths(number) => write!(f, "{number}"),
             Value::Flag(flag) => write!(f, "{}", u8::from(*flag)),
         }
@@ -379,8 +389,8 @@ impl fmt::Display for Escaped<'_> {
 mod tests {
     use super::*;
     use crate::stats::{
-        AppStatus, DiskSpace, FlashWear, Health, HostStatus, Interface, Load, Memory, Power, Pressure, SpareBlocks,
-        Stall, Temperature,
+        AppUsage, DiskSpace, FlashWear, Health, HeartbeatStatus, HostStatus, Interface, LastExit, Load, Memory, Power,
+        Pressure, SpareBlocks, Stall, Temperature,
     };
     use serde_json::{Value as Json, json};
     use std::collections::BTreeSet;
@@ -485,7 +495,6 @@ mod tests {
         status.version = evil.into();
         status.instance = evil.into();
         status.link.server = Some(evil.into());
-        status.app = Some(AppStatus { unit: evil.into() });
         status.streams = [(evil.to_owned(), status.streams["telemetry"].clone())].into();
         status.devices = [(evil.to_owned(), DeviceStatus::closed(evil, 0))].into();
         let lines = render(&small()).lines().filter(|line| !line.contains("{stream=\"event\"}")).count();
@@ -557,6 +566,22 @@ mod tests {
         status.commands = Some(CommandsStatus::default());
         status.host = telling_host();
         status.inbox = Some(InboxStatus::default());
+        let count = Some(0);
+        status.app = Some(AppStatus {
+            pid: Some(0),
+            restarts: count,
+            usage: AppUsage {
+                cpu_ns: count,
+                memory_bytes: count,
+                memory_peak: count,
+                memory_limit: count,
+                tasks: count,
+                descriptors: count,
+            },
+            heartbeat: HeartbeatStatus { age_ms: count, timeout_ms: count, ..HeartbeatStatus::default() },
+            last_exit: Some(LastExit { code: Some(0), at_ms: count, ..LastExit::default() }),
+            ..AppStatus::default()
+        });
         let mut document = serde_json::to_value(&status).unwrap();
         let mut numbers = BTreeSet::new();
         number("", &mut document, &mut numbers);
@@ -568,7 +593,11 @@ mod tests {
             Json::Object(fields) => fields.iter_mut().for_each(|(key, field)| number(key, field, numbers)),
             Json::Number(_) => {
                 let new = 1001 + u64::try_from(numbers.len()).unwrap();
-                let shown = if key.ends_with("_ms") { Value::Millis(new) } else { Value::Count(new) };
+                let shown = match key {
+                    key if key.ends_with("_ms") => Value::Millis(new),
+                    key if key.ends_with("_ns") => Value::Nanos(new),
+                    _ => Value::Count(new),
+                };
                 numbers.insert(shown.to_string());
                 *place = json!(new);
             }

@@ -15,6 +15,7 @@
 //!                        (with sync=true: a power cut); goes to the topic app/T below the prefix
 //!                    400 wrong topic, stream, parameter or body   408 the body took too long   413 too large
 //!                    429 the stream is full   507 the disk did not take it   503 stopping or stuck, with Retry-After
+//! POST /v1/heartbeat 204: the application is alive; see app.heartbeat_timeout
 //! GET  /v1/devices   200: every device by name, as in the status document
 //! GET  /v1/devices/{name}/trace   200: the last bytes that passed its port
 //! POST /v1/devices/{name}/command[?wait=30s]
@@ -36,6 +37,7 @@
 //!
 //! - `publish` takes records in; `records` says which are good, `upload` takes bodies of any length
 //! - `command` has something done
+//! - `heartbeat` takes note that the application is alive
 //! - `messages` hands on what the broker has for the application
 //! - `views` only look, with `metrics` as the status in numbers
 //! - `environment` is the machine
@@ -44,6 +46,7 @@ mod answer;
 mod call;
 mod command;
 pub mod environment;
+mod heartbeat;
 mod lines;
 mod messages;
 mod metrics;
@@ -65,7 +68,8 @@ use crate::logline::Posted;
 use crate::record::{Clock, StreamId, Submission};
 use crate::stats::{StatusRequest, TraceRequest};
 use std::collections::BTreeMap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// What the server needs of the rest.
 #[derive(Debug, Clone)]
@@ -76,6 +80,8 @@ pub struct Api {
     pub refused: mpsc::Sender<(StreamId, u64)>,
     /// Into the health flow.
     pub status: mpsc::Sender<StatusRequest>,
+    /// Into the flow that accompanies the application: when the latest heartbeat came.
+    pub beats: watch::Sender<Option<Instant>>,
     /// Into the dispatch flow.
     pub commands: mpsc::Sender<Request>,
     /// Into the logs flow.

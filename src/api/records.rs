@@ -182,6 +182,7 @@ pub(super) mod tests {
             submissions: mpsc::channel(1).0,
             commands: mpsc::channel(1).0,
             logs: mpsc::channel(1).0,
+            beats: tokio::sync::watch::channel(None).0,
             status: mpsc::channel(1).0,
             streams: ["event", "telemetry", "log", "mine"].map(str::to_owned).to_vec(),
             max_payload: 1000,

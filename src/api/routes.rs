@@ -6,7 +6,7 @@
 use super::answer::{Answer, Error};
 use super::call::{Call, Shared};
 use super::phase::Phases;
-use super::{command, environment, messages, publish, views};
+use super::{command, environment, heartbeat, messages, publish, views};
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use percent_encoding::percent_decode_str;
@@ -22,6 +22,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route { method: Method::GET,  path: "/v1/devices/{name}/trace",   handler: |shared, call| Box::pin(views::trace(shared, call)) },
     Route { method: Method::GET,  path: "/v1/environment",            handler: |shared, _| Box::pin(environment::environment(shared)) },
     Route { method: Method::GET,  path: "/v1/health",                 handler: |shared, _| Box::pin(views::health(shared)) },
+    Route { method: Method::POST, path: "/v1/heartbeat",              handler: |shared, _| Box::pin(heartbeat::heartbeat(shared)) },
     Route { method: Method::POST, path: "/v1/publish",                handler: |shared, call| Box::pin(publish::publish(shared, call)) },
     Route { method: Method::GET,  path: "/v1/status",                 handler: |shared, _| Box::pin(views::status(shared)) },
 ];

@@ -10,7 +10,7 @@ pub(super) async fn health(shared: &Shared) -> Result<Answer, Error> {
     let health = ask_status(&shared.api).await?.health;
     let status = match health.state {
         HealthState::Healthy => StatusCode::OK,
-        HealthState::Degraded => StatusCode::SERVICE_UNAVAILABLE,
+        HealthState::Degraded | HealthState::Failed => StatusCode::SERVICE_UNAVAILABLE,
     };
     Ok(json(status, &health))
 }

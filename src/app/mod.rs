@@ -1,3 +1,14 @@
-//! The application beside us, as systemd knows it: what it logs.
+//! The application that this sidecar accompanies, as systemd, the journal and the kernel show it.
+//!
+//! Constraints: it needs no library of ours and does not know us; whatever can't be asked (no systemd, no right to read the
+//! journal, an older kernel) is said and is no error. Programs that are asked are children with a deadline and a bounded
+//! output.
+//!
+//! [`unit`] is the state of its unit, [`exit`] why it ended, [`usage`] what it uses of the machine, [`journal`] what it logs,
+//! `child` the programs that are asked.
 
+mod child;
+pub mod exit;
 pub mod journal;
+pub mod unit;
+pub mod usage;

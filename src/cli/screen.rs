@@ -4,6 +4,8 @@
 //! longer; nothing but ASCII of our own, because gateways have strange consoles; names and reasons come from outside
 //! and can't send control characters to the terminal; a colour never carries anything that the words don't say.
 
+mod app;
+
 use super::quantity::{bytes, duration, number, number_in};
 use crate::stats::{
     ClockSync, CommandsStatus, DeviceState, DeviceStatus, HealthState, HostStatus, Interface, LinkState, LinkStatus,
@@ -80,6 +82,7 @@ impl Screen {
         let (word, colour) = match status.health.state {
             HealthState::Healthy => ("healthy", Colour::Good),
             HealthState::Degraded => ("DEGRADED", Colour::Uncertain),
+            HealthState::Failed => ("FAILED", Colour::Bad),
         };
         let up = duration(status.uptime_s);
         let title = format!("{}   pillion {}   up {up}", clean(&status.instance), clean(&status.version));
@@ -221,7 +224,7 @@ impl Screen {
             self.line(&format!("{:MARGIN$}{}", "inbox", if told.is_empty() { "nothing so far" } else { &told }));
         }
         if let Some(app) = &status.app {
-            self.line(&format!("{:MARGIN$}{}", "app", clean(&app.unit)));
+            self.app(app);
         }
         if let Some(logs) = &status.logs {
             self.logs(logs);
@@ -391,7 +394,8 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::stats::{
-        AppStatus, DiskSpace, FlashWear, Health, Hundredths, InboxStatus, Load, Memory, Power, Temperature,
+        AppState, AppStatus, AppUsage, DiskSpace, FlashWear, Health, HeartbeatState, Hundredths, InboxStatus, LastExit,
+        Load, Memory, Power, Temperature,
     };
     use std::collections::BTreeMap;
 
@@ -439,7 +443,20 @@ mod tests {
             devices: BTreeMap::from([("meter".into(), meter)]),
             commands: None,
             inbox: None,
-            app: Some(AppStatus { unit: "gateway.service".into() }),
+            app: Some(AppStatus {
+                unit: Some("gateway.service".into()),
+                state: AppState::Running,
+                pid: Some(812),
+                since_ms: NOW_MS - 200_000_000,
+                usage: AppUsage {
+                    cpu_ns: Some(93_000_000_000),
+                    memory_bytes: Some(24_400_000),
+                    memory_limit: Some(1 << 27),
+                    tasks: Some(5),
+                    ..AppUsage::default()
+                },
+                ..AppStatus::default()
+            }),
             logs: None,
             host: HostStatus {
                 name: "cm4".into(),
@@ -499,7 +516,8 @@ telemetry    1,234,567   1,234,000       567        0        0   1.2 MiB     12s
 device       state      for        frames   received   opens   skipped  not text
 meter       online    2h 5m       123,456   11.7 MiB       1         0         0
 
-app       gateway.service
+app       gateway.service runs for 2d 7h, pid 812
+          23.2 MiB of 128 MiB memory, 1m 33s of processor time, 5 tasks
 host      cm4, boot 1a2b3c4d, pillion uses 4.1 MiB
 ";
         assert_eq!(render(&healthy(), PLAIN, NOW_MS), expected);
@@ -611,6 +629,25 @@ host      cm4, boot 1a2b3c4d, pillion uses 4.1 MiB
         assert!(render(&status, PLAIN, NOW_MS).contains("\ninbox     nothing so far\n"));
         status.inbox.iter_mut().for_each(|inbox| (inbox.kept, inbox.dropped) = (256, 3));
         assert!(render(&status, PLAIN, NOW_MS).contains("\ninbox     256 messages kept, 3 dropped unread\n"));
+    }
+
+    #[test]
+    fn a_lost_application_is_never_left_out() {
+        let mut status = healthy();
+        status.health = Health { state: HealthState::Failed, reasons: vec!["it is down".into()] };
+        let app = status.app.as_mut().unwrap();
+        (app.state, app.pid, app.restarts) = (AppState::Restarting, None, Some(3));
+        (app.heartbeat.state, app.heartbeat.age_ms) = (HeartbeatState::Lost, Some(61_000));
+        app.last_exit = Some(LastExit { text: "exited with code 3".into(), ..LastExit::default() });
+        let screen = render(&status, PLAIN, NOW_MS);
+        assert!(screen.lines().next().unwrap().ends_with(" FAILED"), "{screen}");
+        let told = "\
+app       gateway.service waits to be started again for 2d 7h, restarted 3 times
+          23.2 MiB of 128 MiB memory, 1m 33s of processor time, 5 tasks
+          no heartbeat for 1m 1s
+          last time, it exited with code 3
+";
+        assert!(screen.contains(told), "{screen}");
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub struct Config {
 pub struct App {
     /// The application's systemd unit.
     pub unit: Option<String>,
+    /// How long the application may go without a heartbeat, 1 s to 1 day. `None`: none is waited for.
+    pub heartbeat_timeout: Option<Duration>,
     /// Whether messages on `P/app/set/#` are kept for the application (default: yes, if it has a unit).
     pub commands: bool,
     /// Whether the unit's journal is followed (default yes if there is a unit).
@@ -446,7 +448,7 @@ pub struct Output {
 pub struct Safe {
     /// The value.
     pub value: bool,
-    /// How long the broker must be away before it is applied, 0 to 1 day (default 30 s).
+    /// How long the broker or the application must be away before it is applied, 0 to 1 day (default 30 s).
     pub after: Duration,
 }
 

@@ -141,6 +141,14 @@ const WRONG: &[(&str, &str)] = &[
     ("[app]\ncommands = 1", "2:12: app.commands: 1 is neither true nor false; write one of them, without quotes"),
     ("[app]\nunit = true", "2:8: app.unit: true is not text; put it in quotes"),
     (
+        "[app]\nheartbeat_timeout = \"100ms\"",
+        "2:21: app.heartbeat_timeout: \"100ms\" is out of range; give \"1s\" to \"1d\"",
+    ),
+    (
+        "[app]\nheartbeat_timeout = 30",
+        "2:21: app.heartbeat_timeout: 30 has no unit; write \"30s\" for seconds (units: ms, s, m, h, d)",
+    ),
+    (
         "[app]\nlogs = true\nlog_level = \"warn\"\nlog_rate = 100001\nrecorder = \"2MiB\"",
         "2:8: app.logs: needs a unit whose journal is followed; give unit = \"gateway.service\" too, or remove this\n\
          3:13: app.log_level: \"warn\" is not known; write \"emerg\", \"alert\", \"crit\", \"err\", \"warning\", \"notice\", \
@@ -403,9 +411,8 @@ const WRONG: &[(&str, &str)] = &[
     ),
     // The design's, not built yet.
     (
-        "[app]\nheartbeat_timeout = \"30s\"\n[mqtt]\nversion = \"5\"",
-        "2:1: app.heartbeat_timeout: is not supported by this version of pillion yet; remove it\n\
-         4:11: mqtt.version: \"5\" is not supported by this version of pillion yet; use \"3.1.1\"",
+        "[mqtt]\nversion = \"5\"",
+        "2:11: mqtt.version: \"5\" is not supported by this version of pillion yet; use \"3.1.1\"",
     ),
     // Modbus.
     (
@@ -826,7 +833,7 @@ fn the_effective_configuration_never_reads_differently() {
     );
     check_round_trip(
         "instance = \"a@b.c\"\n[mqtt]\nservers = [\"mqtt://[fe80::1]:1\", \"mqtt://b\"]\nusername = 'q\"\\ü'\n\
-         password_file = \"../pw\"\nversion = \"3.1.1\"\n[app]\nunit = 'a\\x2d.service'\nlogs = false\n\
+         password_file = \"../pw\"\nversion = \"3.1.1\"\n[app]\nunit = 'a\\x2d.service'\nheartbeat_timeout = \"90s\"\nlogs = false\n\
          log_level = \"debug\"\nlog_rate = 0\nrecorder = \"1KiB\"\n[spool]\nsync = \"always\"",
     );
 }

@@ -11,7 +11,7 @@ use crate::disk::{Disk, FileSystem as _, replace};
 use crate::host;
 use crate::pulse::Heart;
 use crate::record::Submission;
-use crate::stats::{DeviceStatus, LinkState, LinkStatus, TraceRequest};
+use crate::stats::{AppStatus, DeviceStatus, LinkState, LinkStatus, TraceRequest};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -31,6 +31,7 @@ pub(super) struct Ground<'d> {
     /// Questions for the last bytes of the serial devices, by name.
     pub(super) asked: BTreeMap<String, mpsc::Receiver<TraceRequest>>,
     pub(super) link: watch::Receiver<LinkStatus>,
+    pub(super) app: watch::Receiver<AppStatus>,
     pub(super) runtime_dir: &'d Path,
     pub(super) state_dir: &'d Path,
     pub(super) heart: &'d mut Heart,
@@ -72,7 +73,7 @@ pub(super) fn start(configured: Configured, mut ground: Ground<'_>) -> Devices {
             "device"
         });
     }
-    let liveness = (!configured.gpio.is_empty()).then(|| liveness(ground.link.clone()));
+    let liveness = (!configured.gpio.is_empty()).then(|| liveness(ground.link.clone(), ground.app.clone()));
     for gpio in configured.gpio {
         let Some(liveness) = liveness.clone() else { break };
         let commands = match &gpio.direction {
@@ -141,14 +142,24 @@ pub(super) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     replace(&Disk, path, content)
 }
 
-/// What outputs depend on: the link now; the application's heartbeat would be joined to it here.
-fn liveness(mut link: watch::Receiver<LinkStatus>) -> Liveness {
-    let is_missing = |link: &LinkStatus| !matches!(link.state, LinkState::Connected | LinkState::Draining);
-    let missing = move |link: &LinkStatus| is_missing(link).then_some(Missing::Link);
-    let (tell, told) = watch::channel(missing(&link.borrow_and_update()));
+/// What outputs depend on: the link, and the application where it is watched. That one is not known does not make it missing.
+fn liveness(mut link: watch::Receiver<LinkStatus>, mut app: watch::Receiver<AppStatus>) -> Liveness {
+    let link_is_missing = |link: &LinkStatus| !matches!(link.state, LinkState::Connected | LinkState::Draining);
+    let missing = move |link: &LinkStatus, app: &AppStatus| {
+        let app_is_missing = app.is_lost().then_some(Missing::App);
+        app_is_missing.or_else(|| link_is_missing(link).then_some(Missing::Link))
+    };
+    let (tell, told) = watch::channel(missing(&link.borrow_and_update(), &app.borrow_and_update()));
     tokio::spawn(async move {
-        while link.changed().await.is_ok() {
-            let now = missing(&link.borrow_and_update());
+        loop {
+            let change = tokio::select! {
+                change = link.changed() => change,
+                change = app.changed() => change,
+            };
+            if change.is_err() {
+                return;
+            }
+            let now = missing(&link.borrow_and_update(), &app.borrow_and_update());
             tell.send_if_modified(|before| std::mem::replace(before, now) != now);
         }
     });

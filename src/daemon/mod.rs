@@ -12,6 +12,7 @@
 mod devices;
 mod inward;
 
+use crate::accompany;
 use crate::api::environment::Environment;
 use crate::api::{self, Api};
 use crate::app::journal::Journal;
@@ -27,7 +28,7 @@ use crate::publish::{self, Farewell, Publisher};
 use crate::pulse::Heart;
 use crate::record::{StreamId, Submission};
 use crate::spool::{self, thread};
-use crate::stats::{CommandCounts, HostStatus, LinkStatus, LogsStatus, SessionStatus};
+use crate::stats::{AppStatus, CommandCounts, HostStatus, LinkStatus, LogsStatus, SessionStatus};
 use devices::Devices;
 use std::collections::BTreeMap;
 use std::io;
@@ -94,6 +95,9 @@ struct Flows {
     /// Devices and local API: they take in.
     sources: JoinSet<&'static str>,
     stop_sources: watch::Sender<bool>,
+    /// Watches the application.
+    companion: JoinHandle<()>,
+    stop_companion: watch::Sender<bool>,
     /// The application's log: stopped when nobody asks for its last lines any more.
     logs: JoinHandle<()>,
     stop_logs: watch::Sender<bool>,
@@ -146,6 +150,8 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     let (commands, commanded) = mpsc::channel(dispatch::WAITING);
     let (posts, posted) = mpsc::channel(logs::POSTS);
     let (stop_commands, commands_stop) = watch::channel(false);
+    let (beats, beaten) = watch::channel(None);
+    let (stop_companion, companion_stop) = watch::channel(false);
 
     let (mut traces, mut asked) = (BTreeMap::new(), BTreeMap::new());
     for serial in &config.serial {
@@ -165,6 +171,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
                 status: questions,
                 commands: commands.clone(),
                 logs: posts,
+                beats,
                 traces,
                 inbox: inward.inbox,
                 streams: stream_names.clone(),
@@ -190,10 +197,12 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
     }
 
     let (link, link_shown) = watch::channel(LinkStatus { since_ms: host::now().wall_ms, ..LinkStatus::default() });
+    let (app, app_shown) = watch::channel(AppStatus::default());
     let ground = devices::Ground {
         submissions: &submissions,
         asked,
         link: link_shown.clone(),
+        app: app_shown.clone(),
         runtime_dir: &config.runtime_dir,
         state_dir: &config.state_dir,
         heart: &mut heart,
@@ -205,13 +214,25 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
 
     let identity = Identity {
         instance: config.instance.clone(),
-        unit: config.app.unit.clone(),
         streams: stream_names.clone(),
         interval: config.health.interval,
         host: HostStatus { name: host::name(), boot_id: host::boot_id(), ..HostStatus::default() },
         sources: host::Sources::of_this_machine(config.state_dir.clone()),
         limits: config.health.limits,
     };
+    let is_watched = config.app.unit.is_some() || config.app.heartbeat_timeout.is_some();
+    let (ask_app, app_asked) = mpsc::channel(REQUESTS);
+    let options = accompany::Options { unit: config.app.unit.clone(), heartbeat_timeout: config.app.heartbeat_timeout };
+    let wiring = accompany::Wiring {
+        beats: beaten,
+        requests: app_asked,
+        status: app,
+        submissions: submissions.clone(),
+        clock: host::now,
+        pulse: heart.pulse("accompany"),
+        stop: companion_stop,
+    };
+    let companion = tokio::spawn(accompany::run(options, wiring));
     let (retained, retained_shown) = watch::channel(vec![identity.birth(host::now())]);
     let takes_commands = !orders_to.is_empty();
     let (session, session_shown) = watch::channel(SessionStatus::default());
@@ -302,6 +323,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         commands: listens.then_some((session_shown, counts_shown)),
         inbox: inward.inbox_shown,
         logs: logs_shown,
+        app: is_watched.then_some(health::App { shown: app_shown, requests: ask_app }),
         spool: spool.clone(),
         submissions,
         retained,
@@ -318,6 +340,8 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         stop_commands,
         sources,
         stop_sources,
+        companion,
+        stop_companion,
         logs,
         stop_logs,
         health,
@@ -342,6 +366,7 @@ impl Flows {
             _ = &mut self.ingest => Some("ingest"),
             _ = &mut self.listener => Some("listen"),
             _ = &mut self.dispatch => Some("dispatch"),
+            _ = &mut self.companion => Some("accompany"),
             _ = &mut self.logs => Some("logs"),
             _ = &mut self.health => Some("health"),
         };
@@ -360,6 +385,8 @@ impl Flows {
     async fn stop(mut self) {
         tracing::info!("stopping");
         self.stop_commands.send_replace(true);
+        self.stop_companion.send_replace(true);
+        ended("accompany", timeout(STOP, self.companion).await.ok());
         ended("listen", timeout(STOP, self.listener).await.ok());
         self.stop_sources.send_replace(true);
         let sources = async { while self.sources.join_next().await.is_some() {} };

@@ -5,7 +5,7 @@ use crate::stats::{LogsState, LogsStatus};
 
 pub(super) fn complaints(logs: &LogsStatus) -> Vec<Complaint> {
     let mut complaints = Vec::new();
-    let mut complain = |what: &str, text: String| complaints.push(Complaint { what: what.to_owned(), text });
+    let mut complain = |what: &str, text: String| complaints.push(Complaint::of(what, text));
     if logs.state == LogsState::Failed {
         let reason = logs.reason.as_deref().unwrap_or("no reason known");
         complain("logs", format!("the application's log can't be read: {reason}"));

@@ -108,7 +108,7 @@ impl Watch {
             threshold.observe(Some(check.value), &check.rule, now)
         };
         let wrong = checks.into_iter().filter(|check| exceeded(check));
-        wrong.map(|Check { what, text, .. }| Complaint { what, text }).collect()
+        wrong.map(|Check { what, text, .. }| Complaint::of(what, text)).collect()
     }
 }
 
@@ -397,7 +397,6 @@ mod tests {
         let sources = Sources { root: empty.path().into(), state_dir: empty.path().into(), addresses: hang };
         let identity = Identity {
             instance: "gw".into(),
-            unit: None,
             streams: Vec::new(),
             interval: Duration::from_secs(60),
             host: HostStatus { name: "cm4".into(), ..HostStatus::default() },

@@ -8,9 +8,12 @@
 //!
 //! Constraint: this flow waits for nobody without a deadline, or one stuck flow would hide itself.
 
+mod app;
 mod logs;
 mod machine;
 mod notify;
+
+pub use app::App;
 
 use crate::config::Limits;
 use crate::host;
@@ -18,8 +21,8 @@ use crate::pulse::{Heart, Pulse};
 use crate::record::{ClockQuality, Durability, Encoding, Record, Retained, StreamId, Submission, Timestamp, rfc3339};
 use crate::spool::thread::Handle;
 use crate::stats::{
-    AppStatus, CommandCounts, CommandsStatus, DeviceState, DeviceStatus, Health, HealthState, HostStatus, InboxStatus,
-    LinkState, LinkStatus, LogsState, LogsStatus, SessionStatus, Status, StatusRequest, StreamStatus,
+    CommandCounts, CommandsStatus, DeviceState, DeviceStatus, Health, HealthState, HostStatus, InboxStatus, LinkState,
+    LinkStatus, LogsState, LogsStatus, SessionStatus, Status, StatusRequest, StreamStatus,
 };
 use machine::Machine;
 use notify::Systemd;
@@ -43,6 +46,8 @@ pub struct Wiring {
     pub devices: Vec<(String, watch::Receiver<DeviceStatus>)>,
     /// Where commands come from and what became of them, if any device takes them.
     pub commands: Option<(watch::Receiver<SessionStatus>, watch::Receiver<CommandCounts>)>,
+    /// The application, if it is watched.
+    pub app: Option<App>,
     /// Messages for the application, if they are kept for it.
     pub inbox: Option<watch::Receiver<InboxStatus>>,
     /// The application's log.
@@ -68,8 +73,6 @@ pub struct Wiring {
 pub struct Identity {
     /// Name of the instance.
     pub instance: String,
-    /// The accompanied unit.
-    pub unit: Option<String>,
     /// Stream names in the order of their ids.
     pub streams: Vec<String>,
     /// How often the health document is published.
@@ -141,6 +144,8 @@ struct HealthFlow {
 struct Complaint {
     what: String,
     text: String,
+    /// Whether it is the application that is lost.
+    is_lost: bool,
 }
 
 /// Runs until `end` is set. Call it when everything is up: it tells systemd READY.
@@ -199,7 +204,7 @@ impl HealthFlow {
         }
     }
 
-    /// One notification for a change of any device, or of what has to do with commands.
+    /// One notification for a change of any device, of the application, or of what has to do with commands.
     fn watch_devices(&self) -> Arc<Notify> {
         let changed = Arc::new(Notify::new());
         if let Some((mut session, mut counts)) = self.wiring.commands.clone() {
@@ -213,6 +218,14 @@ impl HealthFlow {
                     if change.is_err() {
                         return;
                     }
+                    changed.notify_one();
+                }
+            });
+        }
+        if let Some(app) = &self.wiring.app {
+            let (mut shown, changed) = (app.shown.clone(), Arc::clone(&changed));
+            tokio::spawn(async move {
+                while shown.changed().await.is_ok() {
                     changed.notify_one();
                 }
             });
@@ -301,7 +314,12 @@ impl HealthFlow {
             session: session.borrow().clone(),
             counts: counts.borrow().clone(),
         });
-        let mut complaints = complaints(&link, &streams, &devices);
+        let app = match &self.wiring.app {
+            Some(app) => Some(app.status().await),
+            None => None,
+        };
+        let mut complaints: Vec<Complaint> = app.iter().flat_map(app::complaints).collect();
+        complaints.extend(self::complaints(&link, &streams, &devices));
         complaints.extend(commands.iter().flat_map(complaints_of_commands));
         let logs = self.wiring.logs.borrow().clone();
         complaints.extend(logs::complaints(&logs));
@@ -309,12 +327,12 @@ impl HealthFlow {
         let inbox = self.wiring.inbox.as_ref().map(|inbox| inbox.borrow().clone());
         if let Some(error) = inbox.as_ref().and_then(|inbox| inbox.error.as_ref()) {
             let text = format!("messages for the application can't be kept, and have to come again: {error}");
-            complaints.push(Complaint { what: "inbox".to_owned(), text });
+            complaints.push(Complaint::of("inbox", text));
         }
         if silent {
-            complaints.push(Complaint { what: "spool".to_owned(), text: "the spool does not answer".to_owned() });
+            complaints.push(Complaint::of("spool", "the spool does not answer"));
         }
-        let state = if complaints.is_empty() { HealthState::Healthy } else { HealthState::Degraded };
+        let state = verdict(&complaints);
         let reasons = complaints.iter().map(|complaint| complaint.text.clone()).collect();
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -326,7 +344,7 @@ impl HealthFlow {
             devices,
             commands,
             inbox,
-            app: self.identity.unit.clone().map(|unit| AppStatus { unit }),
+            app,
             logs: (logs.state != LogsState::Off || logs.posted > 0).then_some(logs),
             host: self.machine.status(),
         };
@@ -344,13 +362,28 @@ async fn next(beat: &mut Option<tokio::time::Interval>) {
     }
 }
 
+impl Complaint {
+    /// About anything but the application.
+    fn of(what: impl Into<String>, text: impl Into<String>) -> Self {
+        Complaint { what: what.into(), text: text.into(), is_lost: false }
+    }
+}
+
+fn verdict(complaints: &[Complaint]) -> HealthState {
+    match complaints {
+        [] => HealthState::Healthy,
+        complaints if complaints.iter().any(|complaint| complaint.is_lost) => HealthState::Failed,
+        _ => HealthState::Degraded,
+    }
+}
+
 fn complaints(
     link: &LinkStatus,
     streams: &BTreeMap<String, StreamStatus>,
     devices: &BTreeMap<String, DeviceStatus>,
 ) -> Vec<Complaint> {
     let mut complaints = Vec::new();
-    let mut complain = |what: String, text: String| complaints.push(Complaint { what, text });
+    let mut complain = |what: String, text: String| complaints.push(Complaint::of(what, text));
     if !matches!(link.state, LinkState::Connected | LinkState::Draining) {
         let server = link.server.as_deref().unwrap_or("a broker");
         let reason = link.reason.as_deref().unwrap_or("not tried yet");
@@ -381,22 +414,22 @@ fn complaints_of_commands(commands: &CommandsStatus) -> Vec<Complaint> {
         let server = session.server.as_deref().unwrap_or("a broker");
         let reason = session.reason.as_deref().unwrap_or("not tried yet");
         let text = format!("not connected to {server} for commands: {reason}");
-        complaints.push(Complaint { what: "commands".to_owned(), text });
+        complaints.push(Complaint::of("commands", text));
     }
     for filter in &session.denied {
         let text = format!("the broker does not allow to subscribe to {filter}; allow that in its access control");
-        complaints.push(Complaint { what: format!("subscription {filter}"), text });
+        complaints.push(Complaint::of(format!("subscription {filter}"), text));
     }
     for filter in &session.set_aside {
         let text = format!(
             "{filter} is not subscribed to, since the broker seems to keep a message there that is too large or no MQTT; \
              remove that, then restart pillion or wait for a day"
         );
-        complaints.push(Complaint { what: format!("subscription {filter}"), text });
+        complaints.push(Complaint::of(format!("subscription {filter}"), text));
     }
     if let Some(error) = &counts.journal_error {
         let text = format!("commands are refused, for they can't be noted: {error}");
-        complaints.push(Complaint { what: "journal of commands".to_owned(), text });
+        complaints.push(Complaint::of("journal of commands", text));
     }
     complaints
 }
@@ -405,10 +438,11 @@ fn complaints_of_commands(commands: &CommandsStatus) -> Vec<Complaint> {
 fn headline(status: &Status) -> String {
     let waiting: u64 = status.streams.values().map(|stream| stream.waiting).sum();
     let online = status.devices.values().filter(|device| device.state == DeviceState::Online).count();
+    let verdict = if status.health.state == HealthState::Failed { "Failed" } else { "Degraded" };
     let mut line = match status.health.reasons.as_slice() {
         [] => format!("Healthy: connected to {}", status.link.server.as_deref().unwrap_or("the broker")),
-        [reason] => format!("Degraded: {reason}"),
-        [reason, rest @ ..] => format!("Degraded: {reason} (and {} more)", rest.len()),
+        [reason] => format!("{verdict}: {reason}"),
+        [reason, rest @ ..] => format!("{verdict}: {reason} (and {} more)", rest.len()),
     };
     if !status.devices.is_empty() {
         line += &format!("; {online} of {} devices online", status.devices.len());

@@ -18,6 +18,7 @@ pub mod operator;
 pub mod relay;
 pub mod sidecar;
 pub mod subscriber;
+pub mod systemd;
 pub mod watched;
 pub mod wire;
 

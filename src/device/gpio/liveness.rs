@@ -7,6 +7,8 @@ use tokio::sync::watch;
 pub enum Missing {
     /// The connection to the broker: nobody far away can give orders.
     Link,
+    /// The application: nobody nearby can.
+    App,
 }
 
 /// Tells what is missing, if anything is. Where several things are vital, whoever sends here tells of one as long as not all

@@ -5,6 +5,7 @@ use crate::common::relay::Relay;
 use crate::common::sidecar::{Home, Sidecar};
 use crate::common::subscriber::Subscriber;
 
+mod app;
 mod commands;
 mod damage;
 mod device;

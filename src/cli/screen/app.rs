@@ -1,0 +1,61 @@
+//! The accompanied application on the screen.
+
+use super::{MARGIN, Screen, clean};
+use crate::cli::quantity::{bytes, duration, number};
+use crate::stats::{AppState, AppStatus, HeartbeatState};
+
+impl Screen {
+    pub(super) fn app(&mut self, app: &AppStatus) {
+        let margin = " ".repeat(MARGIN);
+        let name = clean(app.unit.as_deref().unwrap_or("without a unit"));
+        let mut line = format!("{:MARGIN$}{name}", "app");
+        if let Some(word) = word(app.state) {
+            line += &format!(" {word} for {}", self.since(app.since_ms));
+        }
+        line += &app.pid.map_or_else(String::new, |pid| format!(", pid {pid}"));
+        line += &app
+            .restarts
+            .filter(|restarts| *restarts > 0)
+            .map_or_else(String::new, |restarts| format!(", restarted {} times", number(restarts)));
+        self.line(&line);
+        let used = used(app);
+        if !used.is_empty() {
+            self.item(&margin, &used);
+        }
+        let silence = app.heartbeat.age_ms.map_or_else(|| "ever".to_owned(), |age| duration(age / 1000));
+        match app.heartbeat.state {
+            HeartbeatState::Off => {}
+            HeartbeatState::Awaited => self.item(&margin, &format!("first heartbeat awaited for {silence}")),
+            HeartbeatState::Alive => self.item(&margin, &format!("last heartbeat {silence} ago")),
+            HeartbeatState::Lost => self.item(&margin, &format!("no heartbeat for {silence}")),
+        }
+        if let Some(exit) = &app.last_exit {
+            self.item(&margin, &format!("last time, it {}", exit.text));
+        }
+    }
+}
+
+fn word(state: AppState) -> Option<&'static str> {
+    match state {
+        AppState::Unknown => None,
+        AppState::Starting => Some("is starting"),
+        AppState::Running => Some("runs"),
+        AppState::Stopping => Some("is stopping"),
+        AppState::Restarting => Some("waits to be started again"),
+        AppState::Stopped => Some("does not run"),
+        AppState::Failed => Some("has failed"),
+    }
+}
+
+fn used(app: &AppStatus) -> String {
+    let usage = &app.usage;
+    let memory = usage.memory_bytes.map(|used| match usage.memory_limit {
+        Some(limit) => format!("{} of {} memory", bytes(used), bytes(limit)),
+        None => format!("{} memory", bytes(used)),
+    });
+    let peak = usage.memory_peak.map(|peak| format!("{} at most", bytes(peak)));
+    let cpu = usage.cpu_ns.map(|cpu| format!("{} of processor time", duration(cpu / 1_000_000_000)));
+    let tasks = usage.tasks.map(|tasks| format!("{} tasks", number(tasks)));
+    let descriptors = usage.descriptors.map(|count| format!("{} descriptors", number(count)));
+    [memory, peak, cpu, tasks, descriptors].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
