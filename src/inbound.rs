@@ -84,6 +84,56 @@ pub struct MessagesRequest {
     pub reply: oneshot::Sender<Vec<Arc<Message>>>,
 }
 
+/// A key of the configuration, as a client sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Below `P/config/`.
+    pub key: String,
+    /// When it changed, in changes: see [`SettingsNews`].
+    pub revision: u64,
+    /// Its ETag, when it came, and its value; `None`: it was deleted.
+    pub kept: Option<(String, Timestamp, Vec<u8>)>,
+}
+
+/// The way into the configuration store.
+#[derive(Debug, Clone)]
+pub struct SettingsStore {
+    /// Questions for keys.
+    pub requests: mpsc::Sender<SettingsRequest>,
+    /// The latest change.
+    pub news: watch::Receiver<SettingsNews>,
+}
+
+/// What clients of the configuration store wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SettingsNews {
+    /// Counts changes, as long as the process lives.
+    pub revision: u64,
+    /// Whether the store has all that the broker has.
+    pub synced: bool,
+}
+
+/// A question for keys.
+#[derive(Debug)]
+pub enum SettingsRequest {
+    /// What changed?
+    Changes {
+        /// Since this revision.
+        after: u64,
+        /// Whether only keys that there are count, and no deletions: who begins asks so, from 0, until nothing is left.
+        all: bool,
+        /// Some of the oldest changes, none if there is none; `None`: it can't be said any more, ask for all.
+        reply: oneshot::Sender<Option<Vec<Setting>>>,
+    },
+    /// One key, if it is there.
+    Value {
+        /// Its name.
+        key: String,
+        /// The key.
+        reply: oneshot::Sender<Option<Setting>>,
+    },
+}
+
 /// Bytes as a JSON value in one line, and `base64` where they are neither JSON nor text.
 pub fn data_of(bytes: &[u8]) -> (Box<RawValue>, Option<&'static str>) {
     let value = match PayloadRule::Auto.encoding_of(bytes) {

@@ -7,7 +7,7 @@
 //! application (HTTP, its log) ───────┼─> ingest ─> spool ─> publish ─> mqtt ─> broker
 //! health, events ────────────────────┘                ^                 │
 //!                                                     └──── trim <── PUBACK
-//! broker ─> mqtt ─> listen ──┬─────> inbox ─> application (HTTP)
+//! broker ─> mqtt ─> listen ──┬─> inbox, settings ─> application (HTTP)
 //! local client (HTTP) ───────┴─> dispatch ─> device ─> reply ─> ingest
 //! ```
 //!
@@ -18,7 +18,7 @@
 //! |---|---|---|
 //! | 5 | `main`, [`cli`] | arguments, exit codes, the client side of the socket, the demo |
 //! | 4 | [`daemon`] | opens all, spawns, supervises, drains; the only one that sees the whole configuration |
-//! | 3 | [`ingest`] · [`publish`] · [`listen`] · [`dispatch`] · [`inbox`] · [`logs`] · [`accompany`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
+//! | 3 | [`ingest`] · [`publish`] · [`listen`] · [`dispatch`] · [`inbox`] · [`settings`] · [`logs`] · [`accompany`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
 //! | 2 | [`device`] · [`spool`] · [`mqtt`] · [`app`] · [`host`] · [`api`] | one room per thing in the world: devices, disk, broker, application, machine, local clients |
 //! | 1 | [`frame`] · [`inflight`] · [`backoff`] · [`pace`] · [`threshold`] · [`disk`] | pure state machines: no I/O, no clock of their own; and the file system as a trait |
 //! | 0 | [`record`] · [`command`] · [`inbound`] · [`stats`] · [`pulse`] · [`logline`] · [`config`] | the vocabulary |
@@ -61,6 +61,7 @@ pub mod ingest;
 pub mod listen;
 pub mod logs;
 pub mod publish;
+pub mod settings;
 // Floor 4
 pub mod daemon;
 // Floor 5

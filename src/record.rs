@@ -112,6 +112,9 @@ impl PayloadRule {
     }
 }
 
+/// The topics of what the application reports of its configuration: the broker keeps the latest of each.
+pub const REPORTED: &str = "config-reported/";
+
 /// A record before the spool has given it a sequence number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -127,6 +130,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether the broker is to keep it for later subscribers. All that is on disk of that is the topic.
+    pub fn is_retained(&self) -> bool {
+        self.topic.starts_with(REPORTED)
+    }
+
     /// Corrects the time of a record that was made in this boot before the clock was right, if it is right now.
     /// The time since boot says how long ago that was.
     pub fn correct_time(&mut self, now: Timestamp) {

@@ -43,6 +43,9 @@ pub struct Status {
     /// Messages for the application, if they are kept for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbox: Option<InboxStatus>,
+    /// The application's configuration, if it is kept for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<SettingsStatus>,
     /// The application that this sidecar accompanies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<AppStatus>,
@@ -198,6 +201,30 @@ pub struct InboxStatus {
     /// Messages that were too large, or had no usable topic.
     pub refused: u64,
     /// Why messages can't be kept now; they are not acknowledged, and come again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The configuration store: keys from the broker, kept for the application.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SettingsStatus {
+    /// Whether it has all that the broker has.
+    pub synced: bool,
+    /// Keys.
+    pub keys: u64,
+    /// Bytes of all values and keys.
+    pub bytes: u64,
+    /// Values that were new, since the sidecar started.
+    pub updates: u64,
+    /// Keys that were deleted.
+    pub deletions: u64,
+    /// Values that were not taken: too large, or too many.
+    pub refused: u64,
+    /// Keys whose files were damaged.
+    pub damaged: u64,
+    /// Keys that the broker did not send when it was asked for all, and that are kept, since it may have lost them.
+    pub unconfirmed: u64,
+    /// Why values can't be kept now; they are not acknowledged, and come again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

@@ -66,6 +66,8 @@ pub(super) enum Error {
     NoTrace(String),
     #[error("{0} are not kept for an application; write {1} = true into [app] of the configuration")]
     Off(&'static str, &'static str),
+    #[error("there is no key {0:?}; ask GET /v1/config; a slash in a key is written %2F here")]
+    NoKey(String),
     #[error("this path takes {0} only")]
     Method(String),
     #[error("the body did not arrive within 30 s")]
@@ -139,7 +141,9 @@ impl Error {
     fn status(&self) -> StatusCode {
         match self {
             Error::Bad(_) | Error::CutOff => StatusCode::BAD_REQUEST,
-            Error::NotFound(_) | Error::NoDevice(_) | Error::NoTrace(_) | Error::Off(..) => StatusCode::NOT_FOUND,
+            Error::NotFound(_) | Error::NoDevice(_) | Error::NoTrace(_) | Error::Off(..) | Error::NoKey(_) => {
+                StatusCode::NOT_FOUND
+            }
             Error::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Error::TooSlow | Error::Idle(_) => StatusCode::REQUEST_TIMEOUT,
             Error::Partial { error, .. } => error.status(),
@@ -189,6 +193,11 @@ pub(super) fn nothing() -> Answer {
     let mut answer = Response::new(Body::Whole(Bytes::new().into()));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     answer
+}
+
+/// Text that is JSON already.
+pub(super) fn json_text(status: StatusCode, text: String) -> Answer {
+    whole(status, "application/json", text.into_bytes())
 }
 
 /// A text with status 200.

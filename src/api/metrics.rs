@@ -21,7 +21,7 @@ mod logs;
 
 use crate::stats::{
     AppStatus, CommandsStatus, DeviceState, DeviceStatus, HealthState, Hundredths, InboxStatus, LinkState, LinkStatus,
-    Status, StreamStatus,
+    SettingsStatus, Status, StreamStatus,
 };
 use std::fmt;
 
@@ -162,6 +162,26 @@ const DEVICES: [Family<DeviceStatus>; 11] = [
     }),
 ];
 
+const CONFIG: [Family<SettingsStatus>; 9] = [
+    gauge("pillion_config_synced", "Whether all keys that the broker has are here.", |config| {
+        Some(Value::Flag(config.synced))
+    }),
+    gauge("pillion_config_keys", "Keys of the application's configuration.", |config| Some(Value::Count(config.keys))),
+    gauge("pillion_config_bytes", "Bytes of their values and names.", |config| Some(Value::Count(config.bytes))),
+    counter("pillion_config_updates", "Values that were new.", |config| Some(Value::Count(config.updates))),
+    counter("pillion_config_deletions", "Keys that were deleted.", |config| Some(Value::Count(config.deletions))),
+    counter("pillion_config_refused", "Values that were too large or too many.", |config| {
+        Some(Value::Count(config.refused))
+    }),
+    counter("pillion_config_damaged", "Keys whose files were damaged.", |config| Some(Value::Count(config.damaged))),
+    gauge("pillion_config_unconfirmed", "Keys that the broker did not send when asked for all.", |config| {
+        Some(Value::Count(config.unconfirmed))
+    }),
+    gauge("pillion_config_error", "Whether values can't be kept because the disk fails.", |config| {
+        Some(Value::Flag(config.error.is_some()))
+    }),
+];
+
 const INBOX: [Family<InboxStatus>; 8] = [
     gauge("pillion_inbox_kept", "Messages that are kept for the application.", |inbox| Some(Value::Count(inbox.kept))),
     gauge("pillion_inbox_bytes", "Their bytes, topics included.", |inbox| Some(Value::Count(inbox.bytes))),
@@ -276,6 +296,7 @@ pub(super) fn render(status: &Status) -> String {
     out.logs(status.logs.as_ref());
     out.host(&status.host);
     out.families(&INBOX, || status.inbox.iter().map(|inbox| (vec![], inbox)));
+    out.families(&CONFIG, || status.config.iter().map(|config| (vec![], config)));
     out.0.push_str("# EOF\n");
     out.0
 }
@@ -422,6 +443,7 @@ mod tests {
             devices: [("meter".to_owned(), DeviceStatus::closed("serial", 5))].into(),
             commands: None,
             inbox: None,
+            config: None,
             app: None,
             logs: None,
             host: HostStatus {
@@ -566,6 +588,7 @@ mod tests {
         status.commands = Some(CommandsStatus::default());
         status.host = telling_host();
         status.inbox = Some(InboxStatus::default());
+        status.config = Some(SettingsStatus::default());
         let count = Some(0);
         status.app = Some(AppStatus {
             pid: Some(0),

@@ -25,6 +25,13 @@
 //! GET  /v1/commands[?after=ID]
 //!                    200, and a line for each message on app/set/# below the prefix (see `messages`), as they come; with
 //!                        `after` also those that are kept and came after that one (0: all)   404 they are not kept
+//! GET  /v1/config[?wait=10s|?watch=true]
+//! GET  /v1/config/{key}[?wait=10s]
+//!                    200: all keys of the configuration or one, with their values (see `settings`); with `wait` (up to 40s)
+//!                        when the broker has sent what is new; with `watch` lines of what changes   404 they are not kept
+//! PUT  /v1/config/{key}/reported
+//!                    body: what the application has made of it, 16 KiB at the most; goes to config-reported/KEY below the
+//!                        prefix, where the broker keeps it   200 as for a record
 //! ```
 //!
 //! A request is accepted as a whole or not at all, but for lines of more than 1 MiB or 10,000 records, or that come in chunks for
@@ -39,6 +46,7 @@
 //! - `command` has something done
 //! - `heartbeat` takes note that the application is alive
 //! - `messages` hands on what the broker has for the application
+//! - `settings` is the application's configuration
 //! - `views` only look, with `metrics` as the status in numbers
 //! - `environment` is the machine
 
@@ -56,6 +64,7 @@ mod query;
 mod records;
 mod routes;
 mod server;
+mod settings;
 pub mod socket;
 mod upload;
 mod views;
@@ -63,7 +72,7 @@ mod views;
 pub use server::serve;
 
 use crate::command::Request;
-use crate::inbound::Inbox;
+use crate::inbound::{Inbox, SettingsStore};
 use crate::logline::Posted;
 use crate::record::{Clock, StreamId, Submission};
 use crate::stats::{StatusRequest, TraceRequest};
@@ -90,6 +99,8 @@ pub struct Api {
     pub traces: BTreeMap<String, mpsc::Sender<TraceRequest>>,
     /// Messages for the application; `None`: they are not kept.
     pub inbox: Option<Inbox>,
+    /// The application's configuration; `None`: it is not kept.
+    pub settings: Option<SettingsStore>,
     /// Names of the streams; the index is the `StreamId`.
     pub streams: Vec<String>,
     /// The largest message in bytes, envelope included (`mqtt.max_payload`).

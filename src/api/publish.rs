@@ -171,7 +171,7 @@ async fn lines(shared: &Shared, mut body: Incoming) -> Result<(Source, Option<Se
     Ok((Source { begun: bytes.into(), body: Some(body) }, place))
 }
 
-async fn place_for(places: &Semaphore) -> Result<SemaphorePermit<'_>, Error> {
+pub(super) async fn place_for(places: &Semaphore) -> Result<SemaphorePermit<'_>, Error> {
     match timeout(PLACE_TIME, places.acquire()).await {
         Ok(Ok(place)) => Ok(place),
         Ok(Err(_)) | Err(_) => Err(Error::Busy),

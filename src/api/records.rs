@@ -42,7 +42,7 @@ fn stream_of(name: &str, streams: &[String]) -> Result<StreamId, Error> {
 }
 
 /// What MQTT (3.1.1, section 4.7) and its brokers take as the end of a topic, and consumers can live with.
-fn check_topic(topic: &str, max: usize) -> Result<(), String> {
+pub(super) fn check_topic(topic: &str, max: usize) -> Result<(), String> {
     if topic.is_empty() {
         Err("it is empty".to_owned())
     } else if topic.len() > max {
@@ -190,6 +190,7 @@ pub(super) mod tests {
             clock: || Timestamp { wall_ms: 1, mono_ms: 1, quality: ClockQuality::Unsynced },
             environment: Default::default(),
             inbox: None,
+            settings: None,
         }
     }
 

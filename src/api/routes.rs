@@ -6,7 +6,7 @@
 use super::answer::{Answer, Error};
 use super::call::{Call, Shared};
 use super::phase::Phases;
-use super::{command, environment, heartbeat, messages, publish, views};
+use super::{command, environment, heartbeat, messages, publish, settings, views};
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use percent_encoding::percent_decode_str;
@@ -17,6 +17,9 @@ use std::pin::Pin;
 pub(super) const ROUTES: &[Route] = &[
     Route { method: Method::GET,  path: "/metrics",                   handler: |shared, _| Box::pin(views::all_metrics(shared)) },
     Route { method: Method::GET,  path: "/v1/commands",               handler: |shared, call| Box::pin(messages::messages(shared, call)) },
+    Route { method: Method::GET,  path: "/v1/config",                 handler: |shared, call| Box::pin(settings::all(shared, call)) },
+    Route { method: Method::GET,  path: "/v1/config/{key}",           handler: |shared, call| Box::pin(settings::one(shared, call)) },
+    Route { method: Method::PUT,  path: "/v1/config/{key}/reported",  handler: |shared, call| Box::pin(settings::report(shared, call)) },
     Route { method: Method::GET,  path: "/v1/devices",                handler: |shared, _| Box::pin(views::devices(shared)) },
     Route { method: Method::POST, path: "/v1/devices/{name}/command", handler: |shared, call| Box::pin(command::command(shared, call)) },
     Route { method: Method::GET,  path: "/v1/devices/{name}/trace",   handler: |shared, call| Box::pin(views::trace(shared, call)) },

@@ -223,6 +223,17 @@ impl Screen {
             let told = counted(&told);
             self.line(&format!("{:MARGIN$}{}", "inbox", if told.is_empty() { "nothing so far" } else { &told }));
         }
+        if let Some(config) = &status.config {
+            let state = if config.synced { "synced" } else { "not synced" };
+            let told = [
+                (config.keys, "keys"),
+                (config.refused, "refused"),
+                (config.damaged, "damaged"),
+                (config.unconfirmed, "unconfirmed"),
+            ];
+            let told = [state.to_owned(), counted(&told)].into_iter().filter(|part| !part.is_empty());
+            self.line(&format!("{:MARGIN$}{}", "config", told.collect::<Vec<_>>().join(", ")));
+        }
         if let Some(app) = &status.app {
             self.app(app);
         }
@@ -443,6 +454,7 @@ mod tests {
             devices: BTreeMap::from([("meter".into(), meter)]),
             commands: None,
             inbox: None,
+            config: None,
             app: Some(AppStatus {
                 unit: Some("gateway.service".into()),
                 state: AppState::Running,

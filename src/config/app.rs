@@ -19,6 +19,7 @@ pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>) -> App {
     let heartbeat_timeout =
         section.read(report, "heartbeat_timeout", |value| values::duration(value, Duration::from_secs(1)..=DAY, "30s"));
     let commands = section.read(report, "commands", values::boolean);
+    let config = section.read(report, "config", values::boolean);
     let logs = section.read(report, "logs", values::boolean);
     if logs == Some(true) && unit.is_none() && !section.has("unit") {
         let message = "needs a unit whose journal is followed; give unit = \"gateway.service\" too, or remove this";
@@ -31,6 +32,7 @@ pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>) -> App {
     let recorder = recorder.unwrap_or(64 * 1024);
     App {
         commands: commands.unwrap_or(unit.is_some()),
+        config: config.unwrap_or(unit.is_some()),
         logs: logs.unwrap_or(unit.is_some()),
         unit,
         heartbeat_timeout,
@@ -50,6 +52,7 @@ impl App {
             out.text("heartbeat_timeout", &duration_text(timeout));
         }
         out.plain("commands", self.commands);
+        out.plain("config", self.config);
         out.plain("logs", self.logs);
         let level = LEVELS.iter().find(|(_, level)| *level == self.log_level);
         out.text("log_level", level.map_or("info", |(name, _)| name));

@@ -30,7 +30,7 @@ pub(super) const ROOT: Schema = Schema {
 pub(super) const APP: Schema = Schema {
     name: "app",
     title: "in [app]",
-    keys: &["unit", "heartbeat_timeout", "commands", "logs", "log_level", "log_rate", "recorder"],
+    keys: &["unit", "heartbeat_timeout", "commands", "config", "logs", "log_level", "log_rate", "recorder"],
 };
 pub(super) const MQTT: Schema = Schema {
     name: "mqtt",

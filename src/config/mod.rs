@@ -80,6 +80,8 @@ pub struct App {
     pub heartbeat_timeout: Option<Duration>,
     /// Whether messages on `P/app/set/#` are kept for the application (default: yes, if it has a unit).
     pub commands: bool,
+    /// Whether the keys of `P/config/#` are kept for the application (default: yes, if it has a unit).
+    pub config: bool,
     /// Whether the unit's journal is followed (default yes if there is a unit).
     pub logs: bool,
     /// The least severe priority of lines that are shipped, 0 (emerg) to 7 (debug) as in syslog(3) (default 6, info).

@@ -138,6 +138,7 @@ const WRONG: &[(&str, &str)] = &[
         "[app]\nunit = \"my gateway\"",
         "2:8: app.unit: \"my gateway\" is not a unit; give a systemd unit, such as \"gateway.service\"",
     ),
+    ("[app]\nconfig = 1", "2:10: app.config: 1 is neither true nor false; write one of them, without quotes"),
     ("[app]\ncommands = 1", "2:12: app.commands: 1 is neither true nor false; write one of them, without quotes"),
     ("[app]\nunit = true", "2:8: app.unit: true is not text; put it in quotes"),
     (

@@ -2,11 +2,11 @@
 
 use crate::config::Config;
 use crate::disk::Disk;
-use crate::inbound::Inbox;
+use crate::inbound::{Inbox, SettingsNews, SettingsStore};
 use crate::pulse::Heart;
 use crate::record::Submission;
-use crate::stats::InboxStatus;
-use crate::{host, inbox, listen};
+use crate::stats::{InboxStatus, SettingsStatus};
+use crate::{host, inbox, listen, settings};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -31,6 +31,9 @@ pub(super) struct Inward {
     pub(super) inbox: Option<Inbox>,
     /// For the status.
     pub(super) inbox_shown: Option<watch::Receiver<InboxStatus>>,
+    /// The same of the configuration store.
+    pub(super) settings: Option<SettingsStore>,
+    pub(super) settings_shown: Option<watch::Receiver<SettingsStatus>>,
 }
 
 /// Starts the flows.
@@ -38,6 +41,9 @@ pub(super) fn start(config: &Config, mut ground: Ground<'_>) -> Inward {
     let mut inward = Inward::default();
     if config.app.commands {
         inward.start_inbox(config, &mut ground);
+    }
+    if config.app.config {
+        inward.start_settings(config, &mut ground);
     }
     inward
 }
@@ -66,5 +72,30 @@ impl Inward {
         self.outlets.application = Some(to_inbox);
         self.inbox = Some(Inbox { requests: ask, latest: latest_shown });
         self.inbox_shown = Some(shown);
+    }
+
+    fn start_settings(&mut self, config: &Config, ground: &mut Ground<'_>) {
+        let (to_store, from_broker) = mpsc::channel(settings::WAITING);
+        let (ask, requests) = mpsc::channel(REQUESTS);
+        let (news, news_shown) = watch::channel(SettingsNews::default());
+        let (status, shown) = watch::channel(SettingsStatus::default());
+        let wiring = settings::Wiring {
+            settings: from_broker,
+            requests,
+            news,
+            submissions: ground.submissions.clone(),
+            status,
+            clock: host::now,
+            pulse: ground.heart.pulse("settings"),
+            stop: ground.stop.clone(),
+        };
+        let folder = settings::store::folder(&config.state_dir);
+        ground.sources.spawn(async move {
+            settings::run(Arc::new(Disk), folder, wiring).await;
+            "settings"
+        });
+        self.outlets.settings = Some(to_store);
+        self.settings = Some(SettingsStore { requests: ask, news: news_shown });
+        self.settings_shown = Some(shown);
     }
 }

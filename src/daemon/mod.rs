@@ -174,6 +174,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
                 beats,
                 traces,
                 inbox: inward.inbox,
+                settings: inward.settings,
                 streams: stream_names.clone(),
                 max_payload: config.mqtt.max_payload,
                 // MQTT 3.1.1 section 1.5.3: a topic has 65,535 bytes at the most.
@@ -322,6 +323,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         devices,
         commands: listens.then_some((session_shown, counts_shown)),
         inbox: inward.inbox_shown,
+        config: inward.settings_shown,
         logs: logs_shown,
         app: is_watched.then_some(health::App { shown: app_shown, requests: ask_app }),
         spool: spool.clone(),

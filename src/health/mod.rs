@@ -22,7 +22,7 @@ use crate::record::{ClockQuality, Durability, Encoding, Record, Retained, Stream
 use crate::spool::thread::Handle;
 use crate::stats::{
     CommandCounts, CommandsStatus, DeviceState, DeviceStatus, Health, HealthState, HostStatus, InboxStatus, LinkState,
-    LinkStatus, LogsState, LogsStatus, SessionStatus, Status, StatusRequest, StreamStatus,
+    LinkStatus, LogsState, LogsStatus, SessionStatus, SettingsStatus, Status, StatusRequest, StreamStatus,
 };
 use machine::Machine;
 use notify::Systemd;
@@ -50,6 +50,8 @@ pub struct Wiring {
     pub app: Option<App>,
     /// Messages for the application, if they are kept for it.
     pub inbox: Option<watch::Receiver<InboxStatus>>,
+    /// The application's configuration, if it is kept for it.
+    pub config: Option<watch::Receiver<SettingsStatus>>,
     /// The application's log.
     pub logs: watch::Receiver<LogsStatus>,
     /// The ledger.
@@ -230,6 +232,14 @@ impl HealthFlow {
                 }
             });
         }
+        if let Some(mut config) = self.wiring.config.clone() {
+            let changed = Arc::clone(&changed);
+            tokio::spawn(async move {
+                while config.changed().await.is_ok() {
+                    changed.notify_one();
+                }
+            });
+        }
         if let Some(mut inbox) = self.wiring.inbox.clone() {
             let changed = Arc::clone(&changed);
             tokio::spawn(async move {
@@ -329,6 +339,11 @@ impl HealthFlow {
             let text = format!("messages for the application can't be kept, and have to come again: {error}");
             complaints.push(Complaint::of("inbox", text));
         }
+        let config = self.wiring.config.as_ref().map(|config| config.borrow().clone());
+        if let Some(error) = config.as_ref().and_then(|config| config.error.as_ref()) {
+            let text = format!("the application's configuration can't be kept, and has to come again: {error}");
+            complaints.push(Complaint::of("config", text));
+        }
         if silent {
             complaints.push(Complaint::of("spool", "the spool does not answer"));
         }
@@ -344,6 +359,7 @@ impl HealthFlow {
             devices,
             commands,
             inbox,
+            config,
             app,
             logs: (logs.state != LogsState::Off || logs.posted > 0).then_some(logs),
             host: self.machine.status(),
@@ -467,6 +483,7 @@ mod tests {
             devices: [("meter".to_owned(), DeviceStatus::closed("serial", 0))].into(),
             commands: None,
             inbox: None,
+            config: None,
             app: None,
             logs: None,
             host: HostStatus::default(),

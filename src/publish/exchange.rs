@@ -187,8 +187,9 @@ impl Publisher {
                 *highest = record.seq;
             }
         }
+        let retain = record.record.is_retained();
         let topic = format!("{}/{}", self.mqtt.topic_prefix, record.record.topic);
-        Ok(connection.publish(Message { topic, payload, retain: false }, id).await?)
+        Ok(connection.publish(Message { topic, payload, retain }, id).await?)
     }
 
     /// Handles a packet, and all that are here already.

@@ -22,6 +22,7 @@ mod modbus;
 mod outages;
 mod power_cut;
 mod rig;
+mod settings;
 mod tls;
 
 /// A broker behind a link, with a consumer that hears all of it.
