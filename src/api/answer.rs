@@ -1,6 +1,7 @@
 //! What goes back to a client: JSON, but for the metrics; an error names the reason and what would be right.
 
 use super::lines::Stream;
+use super::phase::{Phase, Phases};
 use crate::record::{Accepted, Refusal};
 use http_body_util::Full;
 use hyper::body::{Bytes, Frame, SizeHint};
@@ -17,11 +18,41 @@ pub(super) type Answer = Response<Body>;
 
 /// What is in it.
 #[derive(Debug)]
-pub(super) enum Body {
+pub(super) struct Body {
+    content: Content,
+    /// Told when the last byte has been handed over.
+    phases: Option<Phases>,
+}
+
+#[derive(Debug)]
+enum Content {
     /// All of it, known at once.
     Whole(Full<Bytes>),
     /// Lines that come when they come.
     Lines(Stream),
+}
+
+impl Body {
+    fn whole(bytes: Vec<u8>) -> Body {
+        Body { content: Content::Whole(Bytes::from(bytes).into()), phases: None }
+    }
+
+    pub(super) fn of_lines(stream: Stream) -> Body {
+        Body { content: Content::Lines(stream), phases: None }
+    }
+
+    /// Has the connection wait for the next request when this has been handed over.
+    pub(super) fn then_idle(&mut self, phases: Phases) {
+        self.phases = Some(phases);
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(phases) = &self.phases {
+            phases.enter(Phase::Idle);
+        }
+    }
 }
 
 impl hyper::body::Body for Body {
@@ -29,23 +60,23 @@ impl hyper::body::Body for Body {
     type Error = Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.get_mut() {
-            Body::Whole(body) => Pin::new(body).poll_frame(context),
-            Body::Lines(stream) => stream.poll_line(context),
+        match &mut self.get_mut().content {
+            Content::Whole(body) => Pin::new(body).poll_frame(context),
+            Content::Lines(stream) => stream.poll_line(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Body::Whole(body) => body.is_end_stream(),
-            Body::Lines(_) => false,
+        match &self.content {
+            Content::Whole(body) => body.is_end_stream(),
+            Content::Lines(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Body::Whole(body) => body.size_hint(),
-            Body::Lines(_) => SizeHint::new(),
+        match &self.content {
+            Content::Whole(body) => body.size_hint(),
+            Content::Lines(_) => SizeHint::new(),
         }
     }
 }
@@ -57,6 +88,8 @@ pub(super) enum Error {
     Bad(String),
     #[error("the body ended before its announced end")]
     CutOff,
+    #[error("user {0} may not use this socket; api.allow_users and api.allow_groups in the configuration say who may")]
+    Forbidden(u32),
     /// With what there is instead.
     #[error("no such path; there are {0}")]
     NotFound(String),
@@ -141,6 +174,7 @@ impl Error {
     fn status(&self) -> StatusCode {
         match self {
             Error::Bad(_) | Error::CutOff => StatusCode::BAD_REQUEST,
+            Error::Forbidden(_) => StatusCode::FORBIDDEN,
             Error::NotFound(_) | Error::NoDevice(_) | Error::NoTrace(_) | Error::Off(..) | Error::NoKey(_) => {
                 StatusCode::NOT_FOUND
             }
@@ -190,7 +224,7 @@ pub(super) fn json(status: StatusCode, document: &impl Serialize) -> Answer {
 
 /// It was taken note of, and there is nothing to say.
 pub(super) fn nothing() -> Answer {
-    let mut answer = Response::new(Body::Whole(Bytes::new().into()));
+    let mut answer = Response::new(Body::whole(Vec::new()));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     answer
 }
@@ -206,7 +240,7 @@ pub(super) fn text(content_type: &'static str, body: String) -> Answer {
 }
 
 fn whole(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
-    let mut answer = Response::new(Body::Whole(Bytes::from(body).into()));
+    let mut answer = Response::new(Body::whole(body));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer

@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::answer::Error;
+use super::counts::Counts;
 use super::lines::MAX_STREAMS;
 use super::phase::Phases;
 use crate::record::Refusal;
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub(super) uploads: Semaphore,
     /// Places for answers without an end.
     pub(super) streams: Arc<Semaphore>,
+    pub(super) counts: Counts,
     /// True when pillion stops.
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -37,8 +39,20 @@ impl Shared {
     pub(super) fn new(api: Api, stop: watch::Receiver<bool>) -> Self {
         let streams = Arc::new(Semaphore::new(MAX_STREAMS));
         let (large_bodies, uploads) = (Semaphore::new(LARGE_BODIES), Semaphore::new(UPLOADS));
-        Shared { api, large_bodies, uploads, streams, stop }
+        let counts = Counts::new(api.counts.clone());
+        Shared { api, counts, large_bodies, uploads, streams, stop }
     }
+}
+
+/// Who is at the other end, as the kernel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Peer {
+    /// Its user's number.
+    pub(super) user: u32,
+    /// The number of its main group.
+    pub(super) group: u32,
+    /// Its process, where that is known.
+    pub(super) process: Option<i32>,
 }
 
 /// A request on its way to its handler.

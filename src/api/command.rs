@@ -5,6 +5,7 @@
 
 use super::answer::{Answer, Error, json};
 use super::call::{Call, Shared, ask_status};
+use super::phase::Phase;
 use super::query::Query;
 use crate::command::{MAX_COMMAND, Origin, Reply, Request as Command, Stage};
 use crate::record::Refusal;
@@ -24,7 +25,8 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 const REPLIES: usize = 4;
 
 pub(super) async fn command(shared: &Shared, call: Call) -> Result<Answer, Error> {
-    let Call { head, body, name: device, .. } = call;
+    let Call { head, body, name: device, phases } = call;
+    phases.enter(Phase::Body);
     let wait = wait_of(head.uri.query())?;
     let reading = Limited::new(body, MAX_COMMAND).collect();
     let body = timeout(BODY_TIME, reading).await.map_err(|_| Error::TooSlow)?;
@@ -33,6 +35,7 @@ pub(super) async fn command(shared: &Shared, call: Call) -> Result<Answer, Error
         false => Error::CutOff,
     })?;
     let payload = body.to_bytes().to_vec();
+    phases.enter(Phase::Request);
     if !ask_status(&shared.api).await?.devices.contains_key(&device) {
         return Err(Error::NoDevice(device));
     }

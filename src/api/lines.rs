@@ -88,8 +88,8 @@ where
         }
     });
     call.phases.enter(Phase::Stream);
-    let stream = Stream { lines, writer, phases: call.phases.clone(), _place: place };
-    let mut answer = Answer::new(Body::Lines(stream));
+    let stream = Stream { lines, writer, _place: place };
+    let mut answer = Answer::new(Body::of_lines(stream));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     Ok(answer)
 }
@@ -99,7 +99,6 @@ where
 pub(super) struct Stream {
     lines: mpsc::Receiver<Bytes>,
     writer: JoinHandle<()>,
-    phases: Phases,
     _place: OwnedSemaphorePermit,
 }
 
@@ -114,7 +113,5 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.writer.abort();
-        // The last lines still have to get through.
-        self.phases.enter(Phase::Request);
     }
 }

@@ -20,8 +20,8 @@ mod host;
 mod logs;
 
 use crate::stats::{
-    AppStatus, CommandsStatus, DeviceState, DeviceStatus, HealthState, Hundredths, InboxStatus, LinkState, LinkStatus,
-    SettingsStatus, Status, StreamStatus,
+    ApiStatus, AppStatus, CommandsStatus, DeviceState, DeviceStatus, HealthState, Hundredths, InboxStatus, LinkState,
+    LinkStatus, Outcomes, SettingsStatus, Status, StreamStatus,
 };
 use std::fmt;
 
@@ -243,6 +243,22 @@ const COMMANDS: [Family<CommandsStatus>; 14] = [
     }),
 ];
 
+const API: [Family<ApiStatus>; 4] = [
+    gauge("pillion_api_open", "Connections to the local socket that are open now.", |api| Some(Value::Count(api.open))),
+    counter("pillion_api_connections", "Connections to the local socket.", |api| Some(Value::Count(api.connections))),
+    counter("pillion_api_sent_away", "Idle or slow connections ended to make room for new ones.", |api| {
+        Some(Value::Count(api.sent_away))
+    }),
+    counter("pillion_api_forbidden", "Requests of users who may not use the local socket.", |api| {
+        Some(Value::Count(api.forbidden))
+    }),
+];
+
+const REQUESTS: Family<u64> =
+    counter("pillion_api_requests", "Requests by route and class of the answer.", |count| Some(Value::Count(*count)));
+const USERS: Family<u64> =
+    counter("pillion_api_user_requests", "Requests by the number of their user.", |count| Some(Value::Count(*count)));
+
 const BUILD: Family<()> = info("pillion_build", "The version that runs.");
 const TARGET: Family<()> = info("pillion_target", "Which sidecar this is, of which application, on which machine.");
 const SERVER: Family<()> = info("pillion_link", "The server that is connected or was tried last.");
@@ -297,6 +313,10 @@ pub(super) fn render(status: &Status) -> String {
     out.host(&status.host);
     out.families(&INBOX, || status.inbox.iter().map(|inbox| (vec![], inbox)));
     out.families(&CONFIG, || status.config.iter().map(|config| (vec![], config)));
+    out.families(&API, || status.api.iter().map(|api| (vec![], api)));
+    out.family(&REQUESTS, status.api.iter().flat_map(|api| &api.requests).flat_map(outcome_rows));
+    let users = status.api.iter().flat_map(|api| &api.users);
+    out.family(&USERS, users.map(|(user, count)| (vec![("uid", user.as_str())], count)));
     out.0.push_str("# EOF\n");
     out.0
 }
@@ -307,6 +327,11 @@ fn device_labels<'a>(name: &'a str, device: &'a DeviceStatus) -> Vec<Label<'a>> 
 
 fn exit_labels(app: &AppStatus) -> Vec<Label<'_>> {
     app.last_exit.iter().map(|exit| ("cause", exit.cause.as_str())).collect()
+}
+
+fn outcome_rows<'a>((route, outcomes): (&'a String, &'a Outcomes)) -> [(Vec<Label<'a>>, &'a u64); 3] {
+    let row = |class, count| (vec![("route", route.as_str()), ("class", class)], count);
+    [row("ok", &outcomes.ok), row("4xx", &outcomes.client_errors), row("5xx", &outcomes.server_errors)]
 }
 
 /// The text so far.
@@ -444,6 +469,7 @@ mod tests {
             commands: None,
             inbox: None,
             config: None,
+            api: None,
             app: None,
             logs: None,
             host: HostStatus {
@@ -586,6 +612,11 @@ mod tests {
         let mut status = small();
         status.streams = [("t".to_owned(), StreamStatus { oldest_s: Some(0), ..StreamStatus::default() })].into();
         status.commands = Some(CommandsStatus::default());
+        status.api = Some(ApiStatus {
+            requests: [("GET /v1/health".to_owned(), Outcomes::default())].into(),
+            users: [("1000".to_owned(), 0)].into(),
+            ..ApiStatus::default()
+        });
         status.host = telling_host();
         status.inbox = Some(InboxStatus::default());
         status.config = Some(SettingsStatus::default());

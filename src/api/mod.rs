@@ -39,7 +39,8 @@
 //! were accepted: `{"error":"…","accepted":n,"first":seq,"last":seq}`, which are the first n of the body. Only after a 503 that
 //! says so is the fate of the ones behind unknown.
 //!
-//! [`socket`] is the file, `server` the connections, `phase` how long they may last, `routes` the table above, `call` what a
+//! [`socket`] is the file, [`access`] who may use it, `server` the connections, `crowd` how many, `phase` how long they may last,
+//! `counts` what is counted, `routes` the table above, `call` what a
 //! handler is given, `query` its parameters, `answer` what goes back, `lines` an answer without an end. The handlers:
 //!
 //! - `publish` takes records in; `records` says which are good, `upload` takes bodies of any length
@@ -50,9 +51,12 @@
 //! - `views` only look, with `metrics` as the status in numbers
 //! - `environment` is the machine
 
+pub mod access;
 mod answer;
 mod call;
 mod command;
+mod counts;
+mod crowd;
 pub mod environment;
 mod heartbeat;
 mod lines;
@@ -75,7 +79,7 @@ use crate::command::Request;
 use crate::inbound::{Inbox, SettingsStore};
 use crate::logline::Posted;
 use crate::record::{Clock, StreamId, Submission};
-use crate::stats::{StatusRequest, TraceRequest};
+use crate::stats::{ApiStatus, StatusRequest, TraceRequest};
 use std::collections::BTreeMap;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -109,6 +113,10 @@ pub struct Api {
     pub max_topic: usize,
     /// Where time stamps come from.
     pub clock: Clock,
+    /// Who may use the socket.
+    pub access: access::Access,
+    /// Where it is shown what was asked.
+    pub counts: watch::Sender<ApiStatus>,
     /// Where we are.
     pub environment: environment::Environment,
 }

@@ -57,6 +57,7 @@ pub(super) async fn publish(shared: &Shared, call: Call) -> Result<Answer, Error
 
 async fn take_in(shared: &Shared, call: Call, target: Result<Target, Error>) -> Result<Published, Error> {
     let Call { head, body, phases, .. } = call;
+    phases.enter(Phase::Body);
     let asks_first = head.headers.contains_key(EXPECT);
     let target = match target {
         // The body of a wrong request is read: a client that sends everything first gets to read why.
@@ -70,6 +71,7 @@ async fn take_in(shared: &Shared, call: Call, target: Result<Target, Error>) -> 
         // The place is held until the answer is known: so long the record is in memory.
         let reading = whole(shared, body, asks_first);
         let (body, _place) = timeout(BODY_TIME, reading).await.map_err(|_| Error::TooSlow)??;
+        phases.enter(Phase::Request);
         let record = of_body(&body, &target, &shared.api)?;
         return submit(shared, &target, vec![record]).await;
     }
@@ -77,6 +79,7 @@ async fn take_in(shared: &Shared, call: Call, target: Result<Target, Error>) -> 
         Ok(begun) => begun?,
         Err(_) => return Err(Error::TooSlow),
     };
+    phases.enter(Phase::Request);
     if source.body.is_none()
         && let Some(records) = records_of(&source.begun, &target, shared)?
     {
@@ -85,7 +88,7 @@ async fn take_in(shared: &Shared, call: Call, target: Result<Target, Error>) -> 
     }
     let _place = place_for(&shared.uploads).await?;
     phases.enter(Phase::Upload);
-    let published = upload::take_in(shared, &target, source).await;
+    let published = upload::take_in(shared, &target, source, &phases).await;
     phases.enter(Phase::Request);
     published
 }

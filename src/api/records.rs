@@ -188,6 +188,8 @@ pub(super) mod tests {
             max_payload: 1000,
             max_topic: 20,
             clock: || Timestamp { wall_ms: 1, mono_ms: 1, quality: ClockQuality::Unsynced },
+            access: Default::default(),
+            counts: tokio::sync::watch::channel(Default::default()).0,
             environment: Default::default(),
             inbox: None,
             settings: None,

@@ -4,7 +4,8 @@
 //! description in `openapi.json`. Tests hold the three to each other; the texts of 404 and 405 follow by themselves.
 
 use super::answer::{Answer, Error};
-use super::call::{Call, Shared};
+use super::call::{Call, Peer, Shared};
+use super::counts::OTHER;
 use super::phase::Phases;
 use super::{command, environment, heartbeat, messages, publish, settings, views};
 use hyper::body::Incoming;
@@ -37,21 +38,36 @@ pub(super) struct Route {
     handler: Handler,
 }
 
+impl Route {
+    /// `GET /v1/health`
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+}
+
 /// What answers a request.
 type Handler = for<'a> fn(&'a Shared, Call) -> Outcome<'a>;
 type Outcome<'a> = Pin<Box<dyn Future<Output = Result<Answer, Error>> + Send + 'a>>;
 
 /// Answers one request, whatever it is.
-pub(super) async fn answer(shared: &Shared, request: Request<Incoming>, phases: Phases) -> Answer {
+pub(super) async fn answer(shared: &Shared, request: Request<Incoming>, peer: Option<Peer>, phases: Phases) -> Answer {
     let (head, body) = request.into_parts();
-    let outcome = match find(&head.method, head.uri.path()) {
-        Ok((route, name)) => (route.handler)(shared, Call { head, body, name, phases }).await,
-        Err(error) => Err(error),
+    let found = find(&head.method, head.uri.path());
+    let route = found.as_ref().map_or_else(|_| OTHER.to_owned(), |(route, _)| route.name());
+    let outcome = match (&peer, found) {
+        (Some(peer), _) if !shared.api.access.admits(peer.user, peer.group) => Err(Error::Forbidden(peer.user)),
+        (_, Ok((route, name))) => (route.handler)(shared, Call { head, body, name, phases: phases.clone() }).await,
+        (_, Err(error)) => Err(error),
     };
-    outcome.unwrap_or_else(|error| {
-        tracing::debug!("refused a request on the local socket: {error}");
+    let who = peer.unwrap_or_default();
+    let mut answer = outcome.unwrap_or_else(|error| {
+        tracing::debug!(uid = who.user, pid = who.process, "refused {route} of user {}: {error}", who.user);
         error.answer()
-    })
+    });
+    tracing::debug!(uid = who.user, pid = who.process, "{route} of user {}: {}", who.user, answer.status());
+    shared.counts.answered(&route, peer.map(|peer| peer.user), answer.status());
+    answer.body_mut().then_idle(phases);
+    answer
 }
 
 /// The route of a request, and what stands for `{…}`.
@@ -94,7 +110,7 @@ fn matches(template: &str, path: &str) -> Option<String> {
 
 /// The routes in words: `GET /metrics, …`.
 fn all() -> String {
-    let routes: Vec<String> = ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+    let routes: Vec<String> = ROUTES.iter().map(Route::name).collect();
     routes.join(", ")
 }
 
@@ -128,7 +144,7 @@ mod tests {
         assert!(found(Method::DELETE, "/v1/status").unwrap_err().contains("GET, HEAD only"));
         assert!(found(Method::HEAD, "/v1/publish").unwrap_err().contains("POST only"));
         let error = found(Method::GET, "/v1/nothing").unwrap_err();
-        assert!(ROUTES.iter().all(|route| error.contains(&format!("{} {}", route.method, route.path))), "{error}");
+        assert!(ROUTES.iter().all(|route| error.contains(&route.name())), "{error}");
     }
 
     #[test]
@@ -144,7 +160,7 @@ mod tests {
                 path.starts_with('/').then(|| format!("{method} {path}"))
             })
             .collect();
-        let routes: Vec<String> = ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+        let routes: Vec<String> = ROUTES.iter().map(Route::name).collect();
         assert!(head.iter().all(|line| routes.contains(line)), "{head:?} are in the head");
         assert!(routes.iter().all(|route| head.contains(route)), "only {head:?} are in the head");
     }

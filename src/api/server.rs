@@ -4,7 +4,8 @@
 //! what it asked for loses its own connection after a bounded time and disturbs nobody else's.
 
 use super::Api;
-use super::call::Shared;
+use super::call::{Peer, Shared};
+use super::crowd::{Crowd, PLACES};
 use super::phase::{Phase, Phases};
 use super::routes;
 use super::socket::Socket;
@@ -12,6 +13,7 @@ use crate::pulse::Pulse;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
@@ -22,17 +24,17 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
-
-/// Connections at once; more wait in the kernel's queue until one of these ends.
-const MAX_CONNECTIONS: usize = 64;
 
 /// From the start of a connection, or the end of a request, to the end of the next request's head. An idle connection lives that long.
 const HEAD_TIME: Duration = Duration::from_secs(5);
 
 /// From a request's head to the last byte of its answer: more than the body's 30 s and the flow's 10 s together.
 const REQUEST_TIME: Duration = Duration::from_secs(60);
+
+/// Between two looks for somebody who may go, while somebody waits at the door.
+const DOOR_TIME: Duration = Duration::from_millis(50);
 
 /// The read buffer of a connection in bytes, and so the largest request head.
 const READ_BUFFER: usize = 16 * 1024;
@@ -47,25 +49,53 @@ const FINISH_TIME: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Serves until `stop` becomes true (or its sender is gone), finishes what is under way within a second, removes the
-/// socket's file and returns.
+/// socket's file, if it is ours, and returns.
 pub async fn serve(socket: Socket, api: Api, mut pulse: Pulse, mut stop: watch::Receiver<bool>) {
     let shared = Arc::new(Shared::new(api, stop.clone()));
     let mut connections = JoinSet::new();
+    let mut crowd: Crowd<Id> = Crowd::new();
+    let mut aborts: HashMap<Id, AbortHandle> = HashMap::new();
+    // Who is connected and has no place yet. The others wait in the kernel's queue.
+    let mut door = None;
     loop {
         tokio::select! {
             () = stopped(&mut stop) => break,
             () = pulse.answer() => {}
-            Some(_) = connections.join_next() => {}
-            accepted = socket.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+            Some(ended) = connections.join_next_with_id() => {
+                let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                crowd.leave(id);
+                aborts.remove(&id);
+            }
+            accepted = socket.accept(), if door.is_none() => match accepted {
                 Ok(stream) => {
-                    connections.spawn(connection(stream, Arc::clone(&shared)));
+                    shared.counts.connected();
+                    door = Some(stream);
                 }
                 Err(error) => {
                     tracing::warn!("can't accept a connection on {}: {error}", socket.path().display());
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
+            () = sleep(DOOR_TIME), if door.is_some() => {}
         }
+        if door.is_some()
+            && crowd.len() >= PLACES
+            && let Some(id) = crowd.send_away(Instant::now())
+        {
+            shared.counts.sent_away();
+            if let Some(task) = aborts.remove(&id) {
+                task.abort();
+            }
+        }
+        if crowd.len() < PLACES
+            && let Some(stream) = door.take()
+        {
+            let phases = Phases::new();
+            let task = connections.spawn(connection(stream, Arc::clone(&shared), phases.clone()));
+            crowd.enter(task.id(), phases);
+            aborts.insert(task.id(), task);
+        }
+        shared.counts.open(crowd.len());
     }
     drop(socket);
     let all_ended = async { while connections.join_next().await.is_some() {} };
@@ -81,14 +111,15 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Serves one client until it hangs up, breaks a rule or takes too long.
-async fn connection(stream: UnixStream, shared: Arc<Shared>) {
+async fn connection(stream: UnixStream, shared: Arc<Shared>, phases: Phases) {
     let mut stop = shared.stop.clone();
+    let peer = stream.peer_cred().ok().map(|peer| Peer { user: peer.uid(), group: peer.gid(), process: peer.pid() });
     let twin = stream.as_fd().try_clone_to_owned();
-    let (phases, mut phase) = Phases::new();
+    let mut phase = phases.watch();
     let service = service_fn(|request| {
         phases.enter(Phase::Request);
         let (shared, phases) = (Arc::clone(&shared), phases.clone());
-        async move { Ok::<_, Infallible>(routes::answer(&shared, request, phases).await) }
+        async move { Ok::<_, Infallible>(routes::answer(&shared, request, peer, phases).await) }
     });
     let mut http = pin!(
         http1::Builder::new()
@@ -114,8 +145,9 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>) {
                 return;
             }
             Ok(()) = phase.changed() => {
-                let now = *phase.borrow_and_update();
+                let (now, _) = *phase.borrow_and_update();
                 match now {
+                    Phase::Body => bounded = true,
                     Phase::Idle | Phase::Request => {
                         bounded = true;
                         deadline.as_mut().reset(Instant::now() + REQUEST_TIME);

@@ -3,6 +3,9 @@
 //! Constraints: a socket that a killed process left behind never keeps us from starting; one that a living process
 //! answers on is never taken away from it. The new socket is bound in a folder that only we can enter, gets its
 //! mode there and is then renamed into place, so that there is no moment at which others could connect.
+//!
+//! A socket that systemd has made for us (a socket unit, `LISTEN_FDS`) is used as it is and never removed: it outlives us, and
+//! who connects while we are not there waits for our next start.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -16,13 +19,14 @@ pub const FILE_NAME: &str = "pillion.sock";
 /// Owner and group may connect (connecting takes the right to write), others may not.
 const MODE: u32 = 0o660;
 
-/// A listening socket and its file. Dropping it removes the file, unless somebody else has put another in its place.
+/// A listening socket and its file. Dropping it removes the file if we made it, unless somebody else has put another in its
+/// place.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
-    /// Device and inode: how we know our own file again.
-    identity: (u64, u64),
+    /// Device and inode: how we know our own file again. None if we did not make it.
+    identity: Option<(u64, u64)>,
 }
 
 /// Why there is no socket.
@@ -68,7 +72,42 @@ pub async fn bind(runtime_dir: &Path) -> Result<Socket, SocketError> {
     let path = runtime_dir.join(FILE_NAME);
     refuse_to_displace(&path).await?;
     match listen_at(runtime_dir, &path) {
-        Ok((listener, identity)) => Ok(Socket { listener, path, identity }),
+        Ok((listener, identity)) => Ok(Socket { listener, path, identity: Some(identity) }),
+        Err(source) => Err(SocketError::Listen { path, source }),
+    }
+}
+
+/// The socket that systemd has made for us, if there is one. Call it once, while there is one thread only.
+pub fn inherited() -> Option<std::os::unix::net::UnixListener> {
+    let mut given = listenfd::ListenFd::from_env();
+    (0..given.len()).find_map(|index| match given.take_unix_listener(index) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!("descriptor {index} of a socket unit is not used: {error}; give ListenStream= a path");
+            None
+        }
+    })
+}
+
+/// Takes the inherited socket, or listens on one of our own: see [`bind`]. Must run within a tokio runtime.
+///
+/// # Errors
+/// As [`bind`].
+pub async fn open(
+    inherited: Option<std::os::unix::net::UnixListener>,
+    runtime_dir: &Path,
+) -> Result<Socket, SocketError> {
+    let Some(listener) = inherited else { return bind(runtime_dir).await };
+    let address = listener.local_addr().ok();
+    let path = address.and_then(|address| address.as_pathname().map(Path::to_owned)).unwrap_or_default();
+    let expected = runtime_dir.join(FILE_NAME);
+    if path != expected {
+        let (path, expected) = (path.display(), expected.display());
+        tracing::warn!("the socket unit listens on {path}, and pillion's own commands look for {expected}");
+    }
+    let taken = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
+    match taken {
+        Ok(listener) => Ok(Socket { listener, path, identity: None }),
         Err(source) => Err(SocketError::Listen { path, source }),
     }
 }
@@ -123,7 +162,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let ours = |found: fs::Metadata| (found.dev(), found.ino()) == self.identity;
+        let ours = |found: fs::Metadata| Some((found.dev(), found.ino())) == self.identity;
         if fs::symlink_metadata(&self.path).is_ok_and(ours) {
             // Should it stay, the next start finds it stale and replaces it.
             let _ = fs::remove_file(&self.path);
@@ -174,6 +213,19 @@ mod tests {
         assert!(matches!(bind(dir.path()).await.unwrap_err(), SocketError::NotASocket { .. }));
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         assert!(matches!(bind(&path).await.unwrap_err(), SocketError::Directory { .. }));
+    }
+
+    #[tokio::test]
+    async fn an_inherited_socket_never_ends_with_us() {
+        let dir = tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        let systemds = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let socket = open(Some(systemds.try_clone().unwrap()), dir.path()).await.unwrap();
+        UnixStream::connect(&path).await.unwrap();
+        socket.accept().await.unwrap();
+        drop(socket);
+        UnixStream::connect(&path).await.unwrap();
+        let _successor = open(Some(systemds), dir.path()).await.unwrap();
     }
 
     #[tokio::test]

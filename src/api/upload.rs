@@ -11,6 +11,7 @@
 
 use super::answer::{Error, Published};
 use super::call::{Shared, ask};
+use super::phase::{Phase, Phases};
 use super::records::{Lines, Target, of_line};
 use crate::record::{Accepted, Durability, Record, Refusal, Submission};
 use http_body_util::BodyExt as _;
@@ -46,6 +47,7 @@ type Answer<'a> = Pin<Box<dyn Future<Output = Result<Accepted, Error>> + Send + 
 struct Upload<'a> {
     shared: &'a Shared,
     target: &'a Target,
+    phases: &'a Phases,
     lines: Lines,
     next: Vec<Record>,
     next_bytes: usize,
@@ -58,10 +60,16 @@ struct Upload<'a> {
 ///
 /// # Errors
 /// [`Error::Partial`], with what was accepted until then.
-pub(super) async fn take_in(shared: &Shared, target: &Target, mut source: Source) -> Result<Published, Error> {
+pub(super) async fn take_in(
+    shared: &Shared,
+    target: &Target,
+    mut source: Source,
+    phases: &Phases,
+) -> Result<Published, Error> {
     let mut upload = Upload {
         shared,
         target,
+        phases,
         lines: Lines::default(),
         next: Vec::new(),
         next_bytes: 0,
@@ -162,6 +170,8 @@ impl Upload<'_> {
 
     fn account(&mut self, (count, answer): (usize, Result<Accepted, Error>)) -> Result<(), Error> {
         self.published.add(count, answer?);
+        // Progress: the connection keeps its place.
+        self.phases.enter(Phase::Upload);
         Ok(())
     }
 

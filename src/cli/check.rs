@@ -3,6 +3,7 @@
 //! The effective configuration goes to stdout and is a valid configuration itself; warnings and problems go to stderr,
 //! one a line.
 
+use crate::api::access::Access;
 use crate::config::{self, Loaded, Problems, Surroundings};
 use crate::host;
 use std::io::{self, Write};
@@ -32,6 +33,9 @@ fn report(
         Ok(Loaded { config, warnings }) => {
             for warning in warnings {
                 writeln!(err, "warning: {warning}")?;
+            }
+            for unknown in Access::of_this_machine(&config.api).1 {
+                writeln!(err, "warning: {}: {unknown}", file.display())?;
             }
             out.write_all(config.to_toml().as_bytes())?;
             out.flush()

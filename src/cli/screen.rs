@@ -9,7 +9,7 @@ mod app;
 use super::quantity::{bytes, duration, number, number_in};
 use crate::stats::{
     ClockSync, CommandsStatus, DeviceState, DeviceStatus, HealthState, HostStatus, Interface, LinkState, LinkStatus,
-    LogsState, LogsStatus, Status, StreamStatus,
+    LogsState, LogsStatus, Outcomes, Status, StreamStatus,
 };
 use std::fmt::Write as _;
 
@@ -213,6 +213,19 @@ impl Screen {
             let told = counted(&told);
             self.line(&format!("{:MARGIN$}{}", "commands", if told.is_empty() { "none so far" } else { &told }));
         }
+        if let Some(api) = &status.api {
+            let sum = |count: fn(&Outcomes) -> u64| api.requests.values().map(count).fold(0, u64::saturating_add);
+            // Who asks for this screen is one of them.
+            let told = counted(&[
+                (api.open, "open"),
+                (sum(|outcomes| outcomes.ok), "requests answered"),
+                (sum(|outcomes| outcomes.client_errors), "wrong"),
+                (sum(|outcomes| outcomes.server_errors), "failed"),
+                (api.sent_away, "sent away"),
+                (api.forbidden, "forbidden"),
+            ]);
+            self.line(&format!("{:MARGIN$}{}", "clients", if told.is_empty() { "none so far" } else { &told }));
+        }
         if let Some(inbox) = &status.inbox {
             let told = [
                 (inbox.kept, "messages kept"),
@@ -405,8 +418,8 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::stats::{
-        AppState, AppStatus, AppUsage, DiskSpace, FlashWear, Health, HeartbeatState, Hundredths, InboxStatus, LastExit,
-        Load, Memory, Power, Temperature,
+        ApiStatus, AppState, AppStatus, AppUsage, DiskSpace, FlashWear, Health, HeartbeatState, Hundredths,
+        InboxStatus, LastExit, Load, Memory, Power, Temperature,
     };
     use std::collections::BTreeMap;
 
@@ -455,6 +468,7 @@ mod tests {
             commands: None,
             inbox: None,
             config: None,
+            api: None,
             app: Some(AppStatus {
                 unit: Some("gateway.service".into()),
                 state: AppState::Running,
@@ -637,6 +651,15 @@ host      cm4, boot 1a2b3c4d, pillion uses 4.1 MiB
     #[test]
     fn what_became_of_messages_is_never_left_out() {
         let mut status = healthy();
+        status.api = Some(ApiStatus::default());
+        assert!(render(&status, PLAIN, NOW_MS).contains("\nclients   none so far\n"));
+        let of = |ok, server_errors| Outcomes { ok, client_errors: 0, server_errors };
+        status.api.iter_mut().for_each(|api| {
+            (api.open, api.forbidden) = (1, 2);
+            api.requests = [("GET /v1/health".to_owned(), of(7, 1)), ("other".to_owned(), of(1, 0))].into();
+        });
+        let text = render(&status, PLAIN, NOW_MS);
+        assert!(text.contains("\nclients   1 open, 8 requests answered, 1 failed, 2 forbidden\n"), "{text}");
         status.inbox = Some(InboxStatus::default());
         assert!(render(&status, PLAIN, NOW_MS).contains("\ninbox     nothing so far\n"));
         status.inbox.iter_mut().for_each(|inbox| (inbox.kept, inbox.dropped) = (256, 3));

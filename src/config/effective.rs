@@ -38,6 +38,7 @@ impl Config {
             line.toml(&mut out);
         }
         self.health.toml(&mut out);
+        self.api.toml(&mut out);
         out.0
     }
 

@@ -25,6 +25,7 @@ pub(super) const ROOT: Schema = Schema {
         "modbus",
         "gpio",
         "health",
+        "api",
     ],
 };
 pub(super) const APP: Schema = Schema {
@@ -32,6 +33,7 @@ pub(super) const APP: Schema = Schema {
     title: "in [app]",
     keys: &["unit", "heartbeat_timeout", "commands", "config", "logs", "log_level", "log_rate", "recorder"],
 };
+pub(super) const API: Schema = Schema { name: "api", title: "in [api]", keys: &["allow_users", "allow_groups"] };
 pub(super) const MQTT: Schema = Schema {
     name: "mqtt",
     title: "in [mqtt]",

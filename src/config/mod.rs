@@ -5,12 +5,13 @@
 //!
 //! The way from text to this: `load` reads the files and merges them as a `tree` that knows where each value stands;
 //! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams`, `serial`, `framing`, `port`, `modbus`, `gpio`
-//! and `health` say what each key may be, with `values` and `units` for single values and `keys` for what exists at all;
+//! `health` and `api` say what each key may be, with `values` and `units` for single values and `keys` for what exists at all;
 //! `effective` prints it back as TOML.
 //!
 //! A new key: its name in `keys`, its reading in the file of its section, its printing in `effective`, its line in
 //! `systemd/gateway.toml`, and what is said about wrong values in the table of `tests`.
 
+mod api;
 mod app;
 mod commands;
 mod devices;
@@ -69,6 +70,17 @@ pub struct Config {
     pub gpio: Vec<Gpio>,
     /// Health reports.
     pub health: Health,
+    /// The local socket.
+    pub api: Api,
+}
+
+/// `[api]`: users and groups by name or number. Both empty: everybody whom the socket's mode lets in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Api {
+    /// Users who may use the socket.
+    pub allow_users: Vec<String>,
+    /// Groups whose members may.
+    pub allow_groups: Vec<String>,
 }
 
 /// `[app]`

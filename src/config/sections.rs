@@ -2,7 +2,7 @@
 
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
-use super::{Config, Spool, Surroundings, Sync, app, gpio, health, keys, modbus, mqtt, serial, streams, values};
+use super::{Config, Spool, Surroundings, Sync, api, app, gpio, health, keys, modbus, mqtt, serial, streams, values};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
         modbus: modbus::read(&root, report, mqtt.max_payload, &mut taken),
         gpio: gpio::read(&root, report, &mut taken.names),
         health: health::read(&root, report),
+        api: api::read(&root, report),
         instance,
         state_dir,
         runtime_dir,

@@ -139,6 +139,16 @@ const WRONG: &[(&str, &str)] = &[
         "2:8: app.unit: \"my gateway\" is not a unit; give a systemd unit, such as \"gateway.service\"",
     ),
     ("[app]\nconfig = 1", "2:10: app.config: 1 is neither true nor false; write one of them, without quotes"),
+    (
+        "[api]\nallow_users = \"app\"\nallow_groups = [\"a:b\"]",
+        "2:15: api.allow_users: is not a list; write allow_users = [\"app\"]\n\
+         3:16: api.allow_groups: \"a:b\" is no name of a user or group, and no number",
+    ),
+    (
+        "[api]\nallow_users = [\"app\", 1.5]\nallow_groups = [-1]",
+        "2:15: api.allow_users: 1.5 is not text; put it in quotes\n\
+         3:16: api.allow_groups: -1 is out of range; give a name or a number",
+    ),
     ("[app]\ncommands = 1", "2:12: app.commands: 1 is neither true nor false; write one of them, without quotes"),
     ("[app]\nunit = true", "2:8: app.unit: true is not text; put it in quotes"),
     (
@@ -408,7 +418,7 @@ const WRONG: &[(&str, &str)] = &[
     (
         "\"\\u001b[31m\" = 1",
         "1:1: \"\\u{1b}[31m\": unknown key; there are instance, state_dir, runtime_dir, app, mqtt, spool, stream, serial, \
-         modbus, gpio, health",
+         modbus, gpio, health, api",
     ),
     // The design's, not built yet.
     (

@@ -13,6 +13,7 @@ mod devices;
 mod inward;
 
 use crate::accompany;
+use crate::api::access::Access;
 use crate::api::environment::Environment;
 use crate::api::{self, Api};
 use crate::app::journal::Journal;
@@ -28,7 +29,7 @@ use crate::publish::{self, Farewell, Publisher};
 use crate::pulse::Heart;
 use crate::record::{StreamId, Submission};
 use crate::spool::{self, thread};
-use crate::stats::{AppStatus, CommandCounts, HostStatus, LinkStatus, LogsStatus, SessionStatus};
+use crate::stats::{ApiStatus, AppStatus, CommandCounts, HostStatus, LinkStatus, LogsStatus, SessionStatus};
 use devices::Devices;
 use std::collections::BTreeMap;
 use std::io;
@@ -79,8 +80,10 @@ pub enum DaemonError {
 
 /// Runs until SIGTERM or SIGINT, or until something breaks that can't be mended.
 pub fn run(config: Config) -> Result<(), DaemonError> {
+    // While there is one thread only: it also takes its variables out of the environment.
+    let inherited = api::socket::inherited();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING).build()?;
-    let result = runtime.block_on(start(config));
+    let result = runtime.block_on(start(config, inherited));
     // Whatever is still blocked must not keep the process from ending.
     runtime.shutdown_background();
     result
@@ -110,10 +113,10 @@ struct Flows {
     spool: thread::Handle,
 }
 
-async fn start(config: Config) -> Result<(), DaemonError> {
+async fn start(config: Config, inherited: Option<std::os::unix::net::UnixListener>) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let flows = open(config).await?;
+    let flows = open(config, inherited).await?;
     flows
         .run_until(async {
             tokio::select! {
@@ -124,7 +127,7 @@ async fn start(config: Config) -> Result<(), DaemonError> {
         .await
 }
 
-async fn open(config: Config) -> Result<Flows, DaemonError> {
+async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener>) -> Result<Flows, DaemonError> {
     let password = password(&config)?;
     let mut heart = Heart::default();
     let stream_names: Vec<String> = config.streams.iter().map(|stream| stream.name.clone()).collect();
@@ -163,7 +166,12 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         &config,
         inward::Ground { submissions: &submissions, heart: &mut heart, stop: &sources_stop, sources: &mut sources },
     );
-    match api::socket::bind(&config.runtime_dir).await {
+    let (access, unknown) = Access::of_this_machine(&config.api);
+    for name in unknown {
+        tracing::warn!("{name}");
+    }
+    let (counts_of_api, api_shown) = watch::channel(ApiStatus::default());
+    match api::socket::open(inherited, &config.runtime_dir).await {
         Ok(socket) => {
             let api = Api {
                 submissions: submissions.clone(),
@@ -180,6 +188,8 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
                 // MQTT 3.1.1 section 1.5.3: a topic has 65,535 bytes at the most.
                 max_topic: usize::from(u16::MAX).saturating_sub(config.mqtt.topic_prefix.len() + "/app/".len()),
                 clock: host::now,
+                access,
+                counts: counts_of_api,
                 environment: Environment {
                     topic_prefix: config.mqtt.topic_prefix.clone(),
                     state_dir: config.state_dir.clone(),
@@ -321,6 +331,7 @@ async fn open(config: Config) -> Result<Flows, DaemonError> {
         requests,
         link: link_shown,
         devices,
+        api: api_shown,
         commands: listens.then_some((session_shown, counts_shown)),
         inbox: inward.inbox_shown,
         config: inward.settings_shown,

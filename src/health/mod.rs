@@ -21,8 +21,8 @@ use crate::pulse::{Heart, Pulse};
 use crate::record::{ClockQuality, Durability, Encoding, Record, Retained, StreamId, Submission, Timestamp, rfc3339};
 use crate::spool::thread::Handle;
 use crate::stats::{
-    CommandCounts, CommandsStatus, DeviceState, DeviceStatus, Health, HealthState, HostStatus, InboxStatus, LinkState,
-    LinkStatus, LogsState, LogsStatus, SessionStatus, SettingsStatus, Status, StatusRequest, StreamStatus,
+    ApiStatus, CommandCounts, CommandsStatus, DeviceState, DeviceStatus, Health, HealthState, HostStatus, InboxStatus,
+    LinkState, LinkStatus, LogsState, LogsStatus, SessionStatus, SettingsStatus, Status, StatusRequest, StreamStatus,
 };
 use machine::Machine;
 use notify::Systemd;
@@ -54,6 +54,8 @@ pub struct Wiring {
     pub config: Option<watch::Receiver<SettingsStatus>>,
     /// The application's log.
     pub logs: watch::Receiver<LogsStatus>,
+    /// What is asked of the local API.
+    pub api: watch::Receiver<ApiStatus>,
     /// The ledger.
     pub spool: Handle,
     /// Where health documents go.
@@ -360,6 +362,7 @@ impl HealthFlow {
             commands,
             inbox,
             config,
+            api: Some(self.wiring.api.borrow().clone()),
             app,
             logs: (logs.state != LogsState::Off || logs.posted > 0).then_some(logs),
             host: self.machine.status(),
@@ -484,6 +487,7 @@ mod tests {
             commands: None,
             inbox: None,
             config: None,
+            api: None,
             app: None,
             logs: None,
             host: HostStatus::default(),

@@ -10,6 +10,7 @@ mod backfill;
 mod configurations;
 mod environment;
 mod frozen_disk;
+mod local_clients;
 mod metrics;
 mod rig;
 mod rude_broker;
