@@ -27,6 +27,10 @@ use tempfile::TempDir;
 /// Joins the control group, hides what systemd-nspawn keeps of its containers from the host, and becomes it.
 const LAUNCH: &str = r#"echo 0 > "$0"/cgroup.procs && mount -t tmpfs tmpfs /run/systemd && exec systemd-nspawn "$@""#;
 
+/// The first program inside. systemd-nspawn covers the kernel's boot id with one of the container's own; a unit with a /proc of
+/// its own (`ProtectProc=`) would see another one than the journal has.
+const INIT: &str = "umount /proc/sys/kernel/random/boot_id && exec /lib/systemd/systemd";
+
 /// The container. Gone when dropped; the journal is shown when a test fails.
 #[derive(Debug)]
 pub struct Container {
@@ -59,7 +63,7 @@ impl Container {
         for (file, inside) in files {
             command.arg(format!("--bind-ro={}:{inside}", file.display()));
         }
-        command.arg("--boot").env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.args(["sh", "-c", INIT]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("NOTIFY_SOCKET", folder.path().join("notify")).env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
         let console = File::create(folder.path().join("console")).unwrap();
         command.stdin(Stdio::null()).stdout(console.try_clone().unwrap()).stderr(console);

@@ -56,21 +56,21 @@ impl Gateway {
         let gateway = Gateway { mosquitto, relay, subscriber, container };
         let inside = &gateway.container;
         inside.write("/usr/local/bin/gateway", APPLICATION);
-        inside.shell("chmod +x /usr/local/bin/gateway && mkfifo /run/orders");
+        inside.shell("chmod +x /usr/local/bin/gateway && mkfifo /run/orders /run/done");
+        let server = gateway.relay.url();
+        let configuration =
+            format!("[app]\nunit = {APP:?}\n[mqtt]\nservers = [{server:?}]\ntopic_prefix = \"p\"\n[stream.{STREAM}]\n");
+        gateway.container.write("/etc/pillion/gateway.toml", &configuration);
         gateway.configure("");
         gateway.application("");
         inside.shell("systemctl enable pillion@gateway");
         gateway
     }
 
-    /// Writes pillion's configuration, with more tables.
+    /// Adds to pillion's configuration, in its drop-in folder.
     pub fn configure(&self, tables: &str) {
-        let server = self.relay.url();
-        let text = format!(
-            "[app]\nunit = {APP:?}\n[mqtt]\nservers = [{server:?}]\ntopic_prefix = \"p\"\n[stream.{STREAM}]\n{tables}\n"
-        );
-        self.container.write("/etc/pillion/gateway.toml", &text);
-        self.container.shell("chgrp -R pillion /etc/pillion && chmod 640 /etc/pillion/gateway.toml");
+        self.container.write("/etc/pillion/gateway.toml.d/test.toml", tables);
+        self.container.shell("chgrp -R pillion /etc/pillion && chmod -R g+rX,o= /etc/pillion");
     }
 
     /// Writes the application's unit, with more lines in `[Service]`.
@@ -96,6 +96,12 @@ impl Gateway {
     pub fn order(&self, line: &str) {
         let output = self.container.run(&["sh", "-c", "echo \"$0\" > /run/orders", line]);
         assert!(output.status.success(), "{line}: {output:?}");
+    }
+
+    /// The same, and waits until it is done.
+    pub fn carry_out(&self, line: &str) {
+        self.order(&format!("{line}; echo > /run/done"));
+        self.container.shell("read -r _ < /run/done");
     }
 
     /// Waits until a unit is in this state.

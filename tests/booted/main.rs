@@ -13,5 +13,6 @@ mod access;
 mod companion;
 mod container;
 mod gateway;
+mod logs;
 mod package;
 mod sandbox;
