@@ -323,6 +323,9 @@ pub struct DeviceStatus {
     pub since_ms: u64,
     /// Times it was opened.
     pub opens: u64,
+    /// When it was last heard of, milliseconds since 1970, if it was and that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ms: Option<u64>,
     /// Bytes received.
     pub bytes: u64,
     /// Whole frames received.
@@ -394,6 +397,7 @@ impl DeviceStatus {
             reason: Some("not opened yet".to_owned()),
             since_ms,
             opens: 0,
+            last_ms: None,
             bytes: 0,
             frames: 0,
             oversize: 0,

@@ -9,27 +9,39 @@
 //! While the application runs, nobody is asked: the kernel tells when its main process is gone (pidfd_open(2)). In every other
 //! state systemd is asked again, after ever longer pauses up to [`RELAX`].
 //!
-//! Constraint: whatever systemd and the journal do, this flow answers its pulse, and its stop is short.
+//! Each end of the application is reported once ([`report`] has the format): when it is seen, or when pillion is stopped with
+//! it (BindsTo= stops pillion at once), or when pillion is there again. [`memory`] remembers which run was under watch; what
+//! nobody saw, systemd may still know, or the journal does.
+//!
+//! Constraint: whatever systemd and the journal do, this flow answers its pulse, and its stop takes [`STOP`] at the most. An
+//! ordinary stop asks systemd one question.
 
+mod ending;
 mod heartbeat;
 mod life;
+pub mod memory;
+mod report;
 
-use crate::app::exit::{Exit, signal_name};
 use crate::app::unit::{self, Phase, UnitState};
 use crate::app::usage::{self, Places};
 use crate::backoff::Backoff;
+use crate::logline::RecentRequest;
 use crate::pulse::Pulse;
-use crate::record::{Clock, Durability, Encoding, Record, StreamId, Submission};
-use crate::stats::{AppRequest, AppState, AppStatus, AppUsage, HeartbeatState, LastExit};
+use crate::record::{Accepted, Clock, Durability, Encoding, Record, Refusal, StreamId, Submission};
+use crate::stats::{
+    AppRequest, AppState, AppStatus, AppUsage, DeviceStatus, HeartbeatState, HeartbeatStatus, LastExit,
+};
 use heartbeat::{Change, Heartbeat};
 use life::{Life, Step};
+use memory::Memory;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// The first pause before systemd is asked again: it notices an end a little later than we do.
@@ -38,6 +50,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub const RELAX: Duration = Duration::from_secs(15);
 /// How long ingest may take to take in an event.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a stop takes at the most, but for the disk.
+pub const STOP: Duration = Duration::from_secs(2);
 
 /// What does not change while pillion runs.
 #[derive(Debug, Clone)]
@@ -46,6 +60,14 @@ pub struct Options {
     pub unit: Option<String>,
     /// `app.heartbeat_timeout`
     pub heartbeat_timeout: Option<Duration>,
+    /// Whether its log may be read for its last lines (`app.logs`).
+    pub logs: bool,
+    /// Where the run under watch is remembered: [`memory::FILE_NAME`] in `runtime_dir`.
+    pub memory: PathBuf,
+    /// The kernel's id of this boot.
+    pub boot_id: String,
+    /// `mqtt.max_payload`
+    pub max_payload: usize,
 }
 
 /// What the flow listens and speaks to.
@@ -57,6 +79,10 @@ pub struct Wiring {
     pub requests: mpsc::Receiver<AppRequest>,
     /// The status after each change.
     pub status: watch::Sender<AppStatus>,
+    /// Questions for the application's last lines.
+    pub recent: mpsc::Sender<RecentRequest>,
+    /// Every device by name.
+    pub devices: Vec<(String, watch::Receiver<DeviceStatus>)>,
     /// Where events go.
     pub submissions: mpsc::Sender<Submission>,
     /// Where time stamps come from.
@@ -67,10 +93,14 @@ pub struct Wiring {
     pub stop: watch::Receiver<bool>,
 }
 
+/// Where the answer to a submission goes.
+type Reply = oneshot::Sender<Result<Accepted, Refusal>>;
+
 struct Companion {
     options: Options,
     wiring: Wiring,
     life: Life,
+    memory: Memory,
     heartbeat: Heartbeat,
     /// systemd's latest answer, or why there is none.
     unit: Result<UnitState, String>,
@@ -80,8 +110,14 @@ struct Companion {
     pauses: Backoff,
     since_ms: u64,
     usage: AppUsage,
+    /// As it was when the application was last known to run.
+    last_heartbeat: HeartbeatStatus,
     places: Places,
     last_exit: Option<LastExit>,
+    /// Whether this process has seen the present run under way.
+    is_seen: bool,
+    /// When the stop has to be over, once it has begun.
+    deadline: Option<Instant>,
 }
 
 /// Runs until `stop` is set.
@@ -91,8 +127,10 @@ pub async fn run(options: Options, wiring: Wiring) {
     if ask_at.is_none() {
         heartbeat.begin(Instant::now());
     }
+    let memory = Memory::new(options.memory.clone(), options.boot_id.clone());
     let companion = Companion {
-        life: Life::new(None),
+        life: Life::new(memory.recall()),
+        memory,
         heartbeat,
         unit: Err("systemd has not been asked yet".to_owned()),
         main_process: None,
@@ -100,8 +138,11 @@ pub async fn run(options: Options, wiring: Wiring) {
         pauses: Backoff::new(PAUSE, RELAX),
         since_ms: (wiring.clock)().wall_ms,
         usage: AppUsage::default(),
+        last_heartbeat: HeartbeatStatus::default(),
         places: Places::default(),
         last_exit: None,
+        is_seen: false,
+        deadline: None,
         options,
         wiring,
     };
@@ -113,7 +154,7 @@ impl Companion {
         self.show();
         loop {
             tokio::select! {
-                () = stopped(&mut self.wiring.stop) => return,
+                () = stopped(&mut self.wiring.stop) => return self.stop().await,
                 () = self.wiring.pulse.answer() => {}
                 Some(reply) = self.wiring.requests.recv() => {
                     self.look();
@@ -143,6 +184,9 @@ impl Companion {
         let Some(name) = self.options.unit.clone() else { return };
         let answer = patiently(&mut self.wiring.pulse, unit::ask(&name, unit::DEADLINE)).await;
         let before = self.life.phase();
+        if before == Some(Phase::Running) {
+            self.last_heartbeat = self.heartbeat.status(Instant::now());
+        }
         let steps = match &answer {
             Ok(unit) => self.life.observe(unit),
             Err(error) => {
@@ -170,9 +214,8 @@ impl Companion {
             Some(_) => self.heartbeat.end(),
         }
         self.watch_main_process();
-        for step in steps {
-            self.take(step).await;
-        }
+        self.follow(steps).await;
+        self.is_seen = matches!(self.life.phase(), Some(Phase::Starting | Phase::Running | Phase::Stopping));
         self.look();
         self.show();
     }
@@ -191,34 +234,6 @@ impl Companion {
             Some(_) => None,
             None => Some(Instant::now() + self.pauses.next(fastrand::f64())),
         };
-    }
-
-    async fn take(&mut self, step: Step) {
-        match step {
-            Step::Ended(exit) => {
-                self.ended(&exit);
-                self.life.reported();
-            }
-            Step::LookBack { .. } => {}
-            Step::Began { again: false } => {}
-            Step::Began { again: true } => {
-                let invocation = self.life.run().map(|run| run.invocation.clone());
-                let restarts = self.unit.as_ref().ok().and_then(|unit| unit.restarts);
-                let event = json!({ "type": "app-restarted", "unit": self.options.unit, "invocation": invocation,
-                    "restarts": restarts, "text": format!("{} has started again", self.name()) });
-                self.tell(event).await;
-            }
-        }
-    }
-
-    fn ended(&mut self, exit: &Exit) {
-        self.last_exit = Some(LastExit {
-            cause: exit.cause.as_str().to_owned(),
-            code: exit.code,
-            signal: exit.signal.map(signal_name),
-            text: exit.to_string(),
-            at_ms: None,
-        });
     }
 
     async fn heartbeat_changed(&mut self, change: Option<Change>) {
@@ -282,19 +297,18 @@ impl Companion {
         self.wiring.status.send_replace(self.status());
     }
 
+    fn submission(&self, data: Vec<u8>, durability: Durability, reply: Option<Reply>) -> Submission {
+        let time = (self.wiring.clock)();
+        let record = Record { topic: "event".to_owned(), time, encoding: Encoding::Json, data };
+        Submission { stream: StreamId::EVENT, records: vec![record], durability, reply }
+    }
+
     /// Makes an event.
     async fn tell(&mut self, event: Value) {
         if let Some(text) = event.get("text").and_then(Value::as_str) {
             tracing::warn!("{text}");
         }
-        let record = Record {
-            topic: "event".to_owned(),
-            time: (self.wiring.clock)(),
-            encoding: Encoding::Json,
-            data: event.to_string().into_bytes(),
-        };
-        let submission =
-            Submission { stream: StreamId::EVENT, records: vec![record], durability: Durability::Window, reply: None };
+        let submission = self.submission(event.to_string().into_bytes(), Durability::Window, None);
         let sent = timeout(PATIENCE, self.wiring.submissions.send(submission));
         if !matches!(patiently(&mut self.wiring.pulse, sent).await, Ok(Ok(()))) {
             tracing::warn!("there was no room for an event: {event}");

@@ -134,12 +134,15 @@ const STREAMS: [Family<StreamStatus>; 11] = [
     }),
 ];
 
-const DEVICES: [Family<DeviceStatus>; 11] = [
+const DEVICES: [Family<DeviceStatus>; 12] = [
     gauge("pillion_device_up", "Whether the device can be talked to.", |device| {
         Some(Value::Flag(device.state == DeviceState::Online))
     }),
     gauge("pillion_device_since_timestamp_seconds", "When the device came into its state.", |device| {
         Some(Value::Millis(device.since_ms))
+    }),
+    gauge("pillion_device_last_timestamp_seconds", "When the device was last heard of.", |device| {
+        device.last_ms.map(Value::Millis)
     }),
     counter("pillion_device_opens", "Times that the device was opened.", |device| Some(Value::Count(device.opens))),
     counter("pillion_device_bytes", "Bytes received.", |device| Some(Value::Count(device.bytes))),

@@ -54,6 +54,23 @@ pub enum Cause {
     Unknown,
 }
 
+impl Exit {
+    /// Of a run of which nobody knows more than that it has ended.
+    pub fn unknown(invocation: String) -> Exit {
+        Exit {
+            invocation,
+            cause: Cause::Unknown,
+            code: None,
+            signal: None,
+            started_us: None,
+            ended_us: None,
+            restarts: None,
+            will_restart: None,
+            cpu_ns: None,
+        }
+    }
+}
+
 impl Cause {
     /// From `Result` of `systemctl show`, or `UNIT_RESULT` in the journal. `signal`: what ended the main process.
     pub fn of_result(result: &str, signal: Option<i32>) -> Cause {
@@ -118,6 +135,13 @@ impl fmt::Display for Exit {
             (Cause::Unknown, _) => write!(f, "ended, and nobody knows why"),
         }
     }
+}
+
+/// The clock of these times now.
+pub fn monotonic_us() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0) / 1000)
 }
 
 /// A signal's name (signal(7)), as on ARM and x86; `SIG` and the number for those without one.

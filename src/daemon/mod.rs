@@ -5,7 +5,7 @@
 //! What keeps it from starting: a configuration that can't be meant (exit 78), and another process that has its spool or its
 //! socket. Nothing else does: no broker, no device, no disk.
 //!
-//! Stopping (SIGTERM, SIGINT): no more commands are begun; devices and local API stop taking in, and say of each command that
+//! Stopping (SIGTERM, SIGINT): why the application ended, if it did, goes into the spool; no more commands are begun; devices and local API stop taking in, and say of each command that
 //! was under way what became of it; what they took goes through ingest into the spool; the publisher delivers what it can
 //! within [`DRAIN`] and says good-bye; the spool is closed.
 
@@ -233,11 +233,21 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
     };
     let is_watched = config.app.unit.is_some() || config.app.heartbeat_timeout.is_some();
     let (ask_app, app_asked) = mpsc::channel(REQUESTS);
-    let options = accompany::Options { unit: config.app.unit.clone(), heartbeat_timeout: config.app.heartbeat_timeout };
+    let options = accompany::Options {
+        unit: config.app.unit.clone(),
+        heartbeat_timeout: config.app.heartbeat_timeout,
+        logs: config.app.logs,
+        memory: config.runtime_dir.join(accompany::memory::FILE_NAME),
+        boot_id: host::boot_id(),
+        max_payload: config.mqtt.max_payload,
+    };
+    let (recent, recent_asked) = mpsc::channel(logs::REQUESTS);
     let wiring = accompany::Wiring {
         beats: beaten,
         requests: app_asked,
         status: app,
+        recent,
+        devices: devices.clone(),
         submissions: submissions.clone(),
         clock: host::now,
         pulse: heart.pulse("accompany"),
@@ -282,7 +292,6 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
         pulse: heart.pulse("dispatch"),
         stop: commands_stop,
     };
-    let (_recent, recent_asked) = mpsc::channel(logs::REQUESTS);
     let (stop_logs, stop) = watch::channel(false);
     let (logs_status, logs_shown) = watch::channel(LogsStatus::default());
     let settings = logs::Settings {
@@ -397,9 +406,9 @@ impl Flows {
 
     async fn stop(mut self) {
         tracing::info!("stopping");
-        self.stop_commands.send_replace(true);
         self.stop_companion.send_replace(true);
-        ended("accompany", timeout(STOP, self.companion).await.ok());
+        self.stop_commands.send_replace(true);
+        ended("accompany", timeout(accompany::STOP + STOP, self.companion).await.ok());
         ended("listen", timeout(STOP, self.listener).await.ok());
         self.stop_sources.send_replace(true);
         let sources = async { while self.sources.join_next().await.is_some() {} };

@@ -20,8 +20,12 @@ const JOURNALCTL: &str = r#"#!/bin/sh
 cd "${0%/*}"
 echo "journalctl $*" >> asked
 [ -e hangs ] && exec sleep 600
-case "$*" in *--follow*) exec sleep 600 ;; esac
-exec cat journal
+case "$*" in
+    *--follow*) exec sleep 600 ;;
+    *_PID=1*) exec cat journal ;;
+    *_SYSTEMD_INVOCATION_ID=*) exec cat lines ;;
+    *) exec cat log ;;
+esac
 "#;
 
 /// The answers.
@@ -44,6 +48,8 @@ impl Systemd {
         let systemd = Systemd { folder };
         systemd.system("running");
         systemd.journal("");
+        systemd.lines("");
+        systemd.log("");
         systemd
     }
 
@@ -64,7 +70,17 @@ impl Systemd {
         replace(&self.folder.join("system"), &format!("SystemState={state}\n"));
     }
 
-    /// What the journal holds, the newest line first.
+    /// What the journal holds of the application's own, the oldest line first.
+    pub fn log(&self, lines: &str) {
+        replace(&self.folder.join("log"), lines);
+    }
+
+    /// What it holds of the last run, the newest line first.
+    pub fn lines(&self, lines: &str) {
+        replace(&self.folder.join("lines"), lines);
+    }
+
+    /// What the journal holds of systemd's messages about it, the newest one first.
     pub fn journal(&self, lines: &str) {
         replace(&self.folder.join("journal"), lines);
     }

@@ -119,7 +119,12 @@ impl<C: Chips> Device<C> {
     /// Brings the status' own part up to date and wakes nobody for it.
     fn note(&self, change: impl FnOnce(&mut GpioStatus)) {
         self.wiring.status.send_if_modified(|status| {
-            change(status.gpio.get_or_insert_default());
+            let line = status.gpio.get_or_insert_default();
+            let edges = line.edges;
+            change(line);
+            if line.edges != edges {
+                status.last_ms = Some((self.wiring.clock)().wall_ms);
+            }
             false
         });
     }

@@ -193,9 +193,10 @@ impl Bus {
     async fn ask(&mut self, line: &mut Line, unit: usize, request: &Request) -> Result<Result<Answer, Miss>, End> {
         let Some(state) = self.units.get_mut(unit) else { return Ok(Err(Miss::Silence)) };
         let Outcome { result, strays, bytes } = line.exchange(state.config.unit, request, &mut self.ears).await?;
-        state.count(bytes, &result);
+        let now_ms = (self.clock)().wall_ms;
+        state.count(bytes, &result, now_ms);
         self.status.send_if_modified(|status| {
-            unit::count(status, bytes, &result);
+            unit::count(status, bytes, &result, now_ms);
             status.modbus.get_or_insert_with(ModbusStatus::default).strays += strays;
             false
         });

@@ -241,9 +241,9 @@ impl Unit {
     // Status.
 
     /// Brings the status' counters up to date and wakes nobody for it.
-    pub fn count(&self, bytes: u64, result: &Result<Answer, Miss>) {
+    pub fn count(&self, bytes: u64, result: &Result<Answer, Miss>, now_ms: u64) {
         self.status.send_if_modified(|status| {
-            count(status, bytes, result);
+            count(status, bytes, result, now_ms);
             false
         });
     }
@@ -295,7 +295,7 @@ impl Unit {
 }
 
 /// One request more.
-pub fn count(status: &mut DeviceStatus, bytes: u64, result: &Result<Answer, Miss>) {
+pub fn count(status: &mut DeviceStatus, bytes: u64, result: &Result<Answer, Miss>, now_ms: u64) {
     let counts = status.modbus.get_or_insert_with(ModbusStatus::default);
     counts.requests += 1;
     match result {
@@ -306,4 +306,7 @@ pub fn count(status: &mut DeviceStatus, bytes: u64, result: &Result<Answer, Miss
     }
     status.bytes += bytes;
     status.frames += u64::from(result.is_ok());
+    if result.is_ok() {
+        status.last_ms = Some(now_ms);
+    }
 }

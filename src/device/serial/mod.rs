@@ -272,6 +272,7 @@ impl Device {
         let seen = self.decoder.counters();
         self.wiring.status.send_if_modified(|status| {
             status.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+            status.last_ms = if bytes > 0 { Some((self.wiring.clock)().wall_ms) } else { status.last_ms };
             status.not_text += not_text;
             status.frames = seen.frames;
             status.oversize = seen.oversize;
