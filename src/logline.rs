@@ -6,6 +6,7 @@
 use crate::record::Refusal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
 /// One line; a multi-line message is one, too.
@@ -104,4 +105,40 @@ pub struct PostedCounts {
     pub below_level: u64,
     /// Those beyond `app.log_rate`.
     pub suppressed: u64,
+}
+
+/// Microseconds since 1970 as `2026-11-23T02:41:07.123456Z`; past the year 9999 as its last second.
+pub fn rfc3339_us(wall_us: u64) -> String {
+    const LAST_US: u64 = 253_402_300_799_000_000;
+    humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(wall_us.min(LAST_US))).to_string()
+}
+
+/// Cuts a text to so many bytes, at a character's end. Returns whether that was needed.
+pub fn shorten(text: &mut String, bytes: usize) -> bool {
+    let is_long = text.len() > bytes;
+    if is_long {
+        text.truncate((0..=bytes).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0));
+    }
+    is_long
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_never_cut_within_a_character() {
+        let cut = |bytes| {
+            let mut text = "aü€".to_owned();
+            (shorten(&mut text, bytes), text)
+        };
+        assert_eq!([cut(6), cut(5), cut(2), cut(0)].map(|(is_long, _)| is_long), [false, true, true, true]);
+        assert_eq!([cut(6).1, cut(5).1, cut(2).1, cut(0).1], ["aü€", "aü", "a", ""]);
+    }
+
+    #[test]
+    fn time_stamps_never_panic() {
+        assert_eq!(rfc3339_us(1), "1970-01-01T00:00:00.000001Z");
+        assert_eq!(rfc3339_us(u64::MAX), "9999-12-31T23:59:59.000000Z");
+    }
 }

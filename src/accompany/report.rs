@@ -18,8 +18,7 @@
 //! Constraint: it fits into `mqtt.max_payload`. The oldest lines go first, then the devices.
 
 use crate::app::exit::{Exit, signal_name};
-use crate::app::journal::shorten;
-use crate::logline::LogLine;
+use crate::logline::{LogLine, shorten};
 use crate::record::{ClockQuality, Timestamp, rfc3339};
 use crate::stats::{AppUsage, DeviceStatus, HeartbeatState, HeartbeatStatus};
 use serde_json::{Map, Value, json};

@@ -16,6 +16,8 @@
 //!                    400 wrong topic, stream, parameter or body   408 the body took too long   413 too large
 //!                    429 the stream is full   507 the disk did not take it   503 stopping or stuck, with Retry-After
 //! POST /v1/heartbeat 204: the application is alive; see app.heartbeat_timeout
+//! POST /v1/logs      body: lines of the application's log, 4000 at the most, as JSON or with text/plain as text (see `logs`)
+//!                    200 {"accepted":n,"shipped":n,"below_level":n,"suppressed":n} once what is shipped would survive a kill
 //! GET  /v1/devices   200: every device by name, as in the status document
 //! GET  /v1/devices/{name}/trace   200: the last bytes that passed its port
 //! POST /v1/devices/{name}/command[?wait=30s]
@@ -44,6 +46,7 @@
 //! handler is given, `query` its parameters, `answer` what goes back, `lines` an answer without an end. The handlers:
 //!
 //! - `publish` takes records in; `records` says which are good, `upload` takes bodies of any length
+//! - `logs` takes in lines of the application's log
 //! - `command` has something done
 //! - `heartbeat` takes note that the application is alive
 //! - `messages` hands on what the broker has for the application
@@ -60,6 +63,7 @@ mod crowd;
 pub mod environment;
 mod heartbeat;
 mod lines;
+mod logs;
 mod messages;
 mod metrics;
 mod phase;

@@ -32,7 +32,7 @@ pub(super) const DISCARD_LIMIT: usize = 8 * 1024 * 1024;
 const SMALL_BODY: usize = 64 * 1024;
 
 /// From the request's head to the end of its body.
-const BODY_TIME: Duration = Duration::from_secs(30);
+pub(super) const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// Lines without an announced end that take longer than this are taken in while they come: nobody wants a live record to
 /// wait for the next ones.
@@ -109,7 +109,7 @@ fn announced(body: &Incoming) -> usize {
 }
 
 /// The whole body, with its place among the large ones if it is one.
-async fn whole(
+pub(super) async fn whole(
     shared: &Shared,
     mut body: Incoming,
     asks_first: bool,

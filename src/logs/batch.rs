@@ -10,8 +10,7 @@
 //! `unit` is missing where no unit is configured. `batch` and `cursor` are ours: see [`position`](super::position).
 
 use super::position::Position;
-use crate::app::journal::shorten;
-use crate::logline::LogLine;
+use crate::logline::{LogLine, shorten};
 use std::time::Duration;
 
 /// A batch has so many bytes of lines at the most.

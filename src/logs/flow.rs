@@ -6,9 +6,9 @@ use super::position::{Marks, Position};
 use super::recorder::Recorder;
 use super::tail::{News, Tail};
 use super::{Settings, TOPIC, Wiring};
-use crate::app::journal::{Cursor, Entry, rfc3339_us};
+use crate::app::journal::{Cursor, Entry};
 use crate::backoff::Backoff;
-use crate::logline::{LogLine, Posted, PostedCounts, RecentRequest};
+use crate::logline::{LogLine, Posted, PostedCounts, RecentRequest, rfc3339_us};
 use crate::record::{Durability, Encoding, Record, Refusal, StreamId, Submission, rfc3339};
 use crate::stats::{LogsState, LogsStatus};
 use serde_json::{Map, json};
@@ -176,6 +176,10 @@ impl Flow {
                 }
             }
             News::Works => self.turn(LogsState::Following, None),
+            News::Place(cursor) => {
+                self.position = Some(Position { batch: self.batches, cursor, read: false });
+                self.note();
+            }
             News::Entry(entry) => self.take_entry(*entry),
             News::Gap(last, entry) => {
                 self.tell_gap(&last, &entry).await;

@@ -37,6 +37,8 @@ pub enum News {
     Started,
     /// It works.
     Works,
+    /// The unit has logged nothing yet; what it logs comes behind this line.
+    Place(Cursor),
     /// A line.
     Entry(Box<Entry>),
     /// This line was the last one that had been read, and it is not there any more; the next one is that.
@@ -54,8 +56,18 @@ pub struct Tail {
     backoff: Backoff,
     /// Where reading goes on: behind what was read last. `None`: nothing has ever been read.
     begin: Option<Begin>,
-    /// A new installation has looked at what is there already.
-    looked: bool,
+    fresh: Fresh,
+}
+
+/// How a new installation finds its place.
+#[derive(Clone, PartialEq, Eq)]
+enum Fresh {
+    /// It looks for the newest line of any unit; this is it.
+    Place(Option<Cursor>),
+    /// It reads the last lines of our unit; if there are none, it begins behind that newest one.
+    Lines(Option<Cursor>),
+    /// It has looked, and the whole journal was empty.
+    Nothing,
 }
 
 impl Tail {
@@ -63,7 +75,7 @@ impl Tail {
     pub fn new(journal: Option<Journal>, position: Option<&Position>) -> Self {
         let state = if journal.is_some() { State::Resting(Instant::now()) } else { State::Off };
         let begin = position.map(Position::begin);
-        Tail { journal, state, backoff: Backoff::new(BACKOFF.0, BACKOFF.1), begin, looked: false }
+        Tail { journal, state, backoff: Backoff::new(BACKOFF.0, BACKOFF.1), begin, fresh: Fresh::Place(None) }
     }
 
     /// Whether there is a journal at all.
@@ -103,6 +115,10 @@ impl Tail {
 
     fn news(&mut self, step: Result<Step, Broken>, end: End) -> Option<News> {
         Some(match step {
+            Ok(Step::Entry(entry)) if self.begin.is_none() && matches!(self.fresh, Fresh::Place(_)) => {
+                self.fresh = Fresh::Place(Some(entry.cursor));
+                return None;
+            }
             Ok(Step::Entry(entry)) => {
                 self.passed(&entry.cursor);
                 News::Entry(entry)
@@ -112,17 +128,30 @@ impl Tail {
                 News::Gap(last, entry)
             }
             Ok(Step::Rubbish(what)) => News::Rubbish(what),
-            // A new installation has seen what was there; now for what comes.
-            Ok(Step::End) if end == End::Now => {
-                self.looked = true;
-                match self.start() {
-                    News::Started => return None,
-                    news => news,
-                }
-            }
+            Ok(Step::End) if end == End::Now => return self.settle(),
             Ok(Step::End) => self.rest("journalctl ended".to_owned()),
             Err(error) => self.rest(error.to_string()),
         })
+    }
+
+    /// A new installation has read what is there already.
+    fn settle(&mut self) -> Option<News> {
+        let mut place = None;
+        self.fresh = match std::mem::replace(&mut self.fresh, Fresh::Nothing) {
+            Fresh::Place(newest) => Fresh::Lines(newest),
+            Fresh::Lines(newest) => {
+                place = newest.filter(|_| self.begin.is_none());
+                Fresh::Nothing
+            }
+            Fresh::Nothing => Fresh::Nothing,
+        };
+        if let Some(place) = &place {
+            self.begin = Some(Begin::With(place.clone()));
+        }
+        match self.start() {
+            News::Started => place.map(News::Place),
+            news => Some(news),
+        }
     }
 
     fn passed(&mut self, cursor: &Cursor) {
@@ -135,10 +164,11 @@ impl Tail {
 
     /// Starts journalctl.
     fn start(&mut self) -> News {
-        let (begin, end) = match &self.begin {
-            Some(begin) => (begin.clone(), End::Never),
-            None if self.looked => (Begin::Boot, End::Never),
-            None => (Begin::Last(FIRST), End::Now),
+        let (begin, end) = match (&self.begin, &self.fresh) {
+            (Some(begin), _) => (begin.clone(), End::Never),
+            (None, Fresh::Place(_)) => (Begin::Newest, End::Now),
+            (None, Fresh::Lines(_)) => (Begin::Last(FIRST), End::Now),
+            (None, Fresh::Nothing) => (Begin::Boot, End::Never),
         };
         let Some(journal) = &self.journal else { return News::Started };
         match journal.read(&begin, end) {
@@ -166,7 +196,7 @@ impl Tail {
 
     /// Reads what is there by now, instead of following; the next `restart` follows again.
     pub fn catch_up(&self) -> Option<Result<Reading, Broken>> {
-        let begin = self.begin.clone().unwrap_or(if self.looked { Begin::Boot } else { Begin::Last(FIRST) });
+        let begin = self.begin.clone().unwrap_or(Begin::Last(FIRST));
         Some(self.journal.as_ref()?.read(&begin, End::Now))
     }
 

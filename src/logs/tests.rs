@@ -79,6 +79,13 @@ impl Rig {
         }
     }
 
+    /// A line of another unit.
+    fn log_other(&mut self) {
+        let line = json!({ "__CURSOR": cursor(self.next), "MESSAGE": "other", "_SYSTEMD_UNIT": "other.service" });
+        self.next += 1;
+        fs::write(self.folder.path().join("journal/001"), format!("{line}\n")).unwrap();
+    }
+
     /// Logs messages with a priority.
     fn log(&mut self, priority: u8, messages: &[&str]) {
         let name = fs::read_dir(self.folder.path().join("journal")).unwrap().count().max(1);
@@ -405,6 +412,25 @@ async fn a_new_installation_never_ships_years_of_logs() {
     rig.start(None);
     rig.expect("lines", &old[500..]).await;
     assert!(rig.seen.len() <= 3, "{} records", rig.seen.len());
+}
+
+#[tokio::test]
+async fn a_unit_that_logs_nothing_at_first_never_loses_what_it_logs_later() {
+    let mut rig = Rig::new(|_| {});
+    rig.log_other();
+    rig.start(None);
+    let position = rig.folder.path().join("run/log-position");
+    while !position.exists() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    rig.stop().await;
+    let lines: Vec<String> = (0..1500).map(|number| format!("{number}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    rig.log(6, &lines);
+    fs::remove_file(position).unwrap();
+    rig.start(None);
+    rig.expect("lines", &lines).await;
+    assert!(rig.events.is_empty(), "{:?}", rig.events);
 }
 
 #[tokio::test]

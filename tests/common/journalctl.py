@@ -29,6 +29,11 @@ def number(text):
     return int(text.split(";i=", 1)[1].split(";", 1)[0], 16)
 
 
+def ours(lines):
+    """Of our unit, if there is one: a line names its unit only if that is another one."""
+    return [line for line in lines if "unit" not in options or "_SYSTEMD_UNIT" not in line]
+
+
 class Reader:
     """Every whole line of the journal once, over new files and removed ones."""
 
@@ -71,6 +76,7 @@ lines = reader.read()
 if "cursor" in options:
     first = number(options["cursor"])
     lines = [line for line in lines if number(line) >= first]
+lines = ours(lines)
 if "lines" in options:
     lines = lines[-int(options["lines"]) :]
 try:
@@ -80,6 +86,6 @@ try:
         hung_up.register(sys.stdout, 0)
         if hung_up.poll(10) or os.getppid() != parent:
             break
-        write(reader.read())
+        write(ours(reader.read()))
 except BrokenPipeError:
     os._exit(1)

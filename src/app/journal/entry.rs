@@ -4,11 +4,10 @@
 //! as a rule. What is not printable comes as a list of byte values, a field that is there several times as a list of
 //! strings or lists, and what is too large without `--all` as null.
 
-use crate::logline::{Code, LogLine};
+use crate::logline::{Code, LogLine, rfc3339_us, shorten};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
-use std::time::{Duration, UNIX_EPOCH};
 
 /// The application's own fields of a line, at the most.
 const FIELDS: usize = 32;
@@ -142,12 +141,6 @@ impl Entry {
     }
 }
 
-/// Microseconds since 1970 as `2026-11-23T02:41:07.123456Z`; past the year 9999 as its last second.
-pub fn rfc3339_us(wall_us: u64) -> String {
-    const LAST_US: u64 = 253_402_300_799_000_000;
-    humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(wall_us.min(LAST_US))).to_string()
-}
-
 /// A field's bytes: text, or base64 where they are none.
 enum Content {
     Text(String),
@@ -224,16 +217,6 @@ fn own_fields(members: Map<String, Value>) -> (Map<String, Value>, bool) {
         fields.insert(name, value);
     }
     (fields, shortened)
-}
-
-/// Cuts a text to so many bytes, at a character's end. Returns whether that was needed.
-pub fn shorten(text: &mut String, bytes: usize) -> bool {
-    if text.len() <= bytes {
-        return false;
-    }
-    let end = (0..=bytes).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-    text.truncate(end);
-    true
 }
 
 #[cfg(test)]

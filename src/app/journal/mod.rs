@@ -13,7 +13,7 @@ mod bounded;
 mod entry;
 
 pub use bounded::LINE;
-pub use entry::{Cursor, Entry, rfc3339_us, shorten};
+pub use entry::{Cursor, Entry};
 
 use bounded::{Bounded, Lines};
 use bytes::{Buf as _, BytesMut};
@@ -39,6 +39,8 @@ pub enum Begin {
     Boot,
     /// With the last so many lines of the present boot.
     Last(u32),
+    /// With the newest line of all, whatever unit it is of.
+    Newest,
 }
 
 /// Where reading ends.
@@ -68,7 +70,10 @@ impl Journal {
     /// Starts reading.
     pub fn read(&self, begin: &Begin, end: End) -> Result<Reading, Broken> {
         let mut command = Command::new(&self.program);
-        command.args(["--output=json", "--all", "--no-pager"]).arg(format!("--unit={}", self.unit));
+        command.args(["--output=json", "--all", "--no-pager"]);
+        if *begin != Begin::Newest {
+            command.arg(format!("--unit={}", self.unit));
+        }
         match begin {
             Begin::Behind(cursor) | Begin::With(cursor) => {
                 command.arg(format!("--cursor={}", cursor.as_str()));
@@ -78,6 +83,9 @@ impl Journal {
             }
             Begin::Last(count) => {
                 command.arg("--boot").arg(format!("--lines={count}"));
+            }
+            Begin::Newest => {
+                command.args(["--boot", "--lines=1"]);
             }
         }
         if end == End::Never {
@@ -91,7 +99,7 @@ impl Journal {
         let (stdout, stderr) = taken.ok_or_else(|| self.no_start(io::Error::other("it has no pipes")))?;
         let behind = match begin {
             Begin::Behind(cursor) => Some(cursor.clone()),
-            Begin::With(_) | Begin::Boot | Begin::Last(_) => None,
+            Begin::With(_) | Begin::Boot | Begin::Last(_) | Begin::Newest => None,
         };
         Ok(Reading {
             child,

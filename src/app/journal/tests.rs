@@ -63,6 +63,8 @@ async fn all(reading: &mut Reading) -> Vec<String> {
 #[tokio::test]
 async fn journalctl_is_never_asked_in_a_way_that_skips_a_line() {
     let (_dir, journal) = journal("asked=\"$*\"; echo \"asked ${asked#--output=json --all --no-pager }\"");
+    let newest = all(&mut start(&journal, &Begin::Newest, End::Now)).await;
+    assert!(newest[0].contains("asked --boot --lines=1\""), "of any unit: {newest:?}");
     let begins = [
         (Begin::Behind(cursor(1)), End::Never, "--cursor=s=a;i=1;b=b;m=1;t=1;x=1 --follow --no-tail"),
         (Begin::With(cursor(1)), End::Now, "--cursor=s=a;i=1;b=b;m=1;t=1;x=1"),

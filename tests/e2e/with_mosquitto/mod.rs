@@ -17,6 +17,7 @@ mod inbox;
 mod kills;
 mod lifecycle;
 mod limits;
+mod logs;
 mod machine;
 mod modbus;
 mod outages;
