@@ -2,7 +2,7 @@
 
 use super::{LONG, own_address, watched::Watched};
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -39,7 +39,12 @@ pub struct Relay {
 impl Relay {
     /// An open link to the broker at this address.
     pub fn to(broker: SocketAddr) -> Self {
-        let listener = TcpListener::bind((own_address(), 0)).unwrap();
+        Relay::on(own_address(), broker)
+    }
+
+    /// One that listens on this address, for whoever reaches no other.
+    pub fn on(address: Ipv4Addr, broker: SocketAddr) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Watched::new(State { line: Line::Open, sockets: Vec::new(), accepted: 0 }));
         let shared = Arc::clone(&state);

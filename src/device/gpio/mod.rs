@@ -13,7 +13,8 @@
 //! Constraints: a line is ours from the opening to the end, and is let go at the first sign that its chip is gone. Edges
 //! are bounded three times: the kernel keeps 256, one submission holds 64, and 1,000 in a second are read; what comes on
 //! top is lost and counted, and the level is looked at anew. Counters lose none of these: the kernel numbers every edge, so
-//! what was dropped is counted all the same.
+//! what was dropped is counted all the same. Edges that come before the kernel's own interrupt thread has run for the one
+//! before are one to the kernel itself, and nobody is told: that thread's latency, commonly well below 100 µs, is the limit.
 //!
 //! States, as of every device (see `serial`):
 //!
