@@ -4,7 +4,7 @@ use super::life::{Run, Step};
 use super::report::{self, Facts};
 use super::{Companion, STOP, patiently};
 use crate::app::exit::{Cause, Exit, monotonic_us, signal_name};
-use crate::app::past;
+use crate::app::past::{self, Past};
 use crate::app::unit::{self, Phase};
 use crate::logline::LogLine;
 use crate::record::{Durability, Refusal};
@@ -136,7 +136,7 @@ impl Companion {
         let mut exits = Vec::new();
         for attempt in 1..=TRIES {
             exits = match patiently(&mut self.wiring.pulse, past::ends(&name, patience)).await {
-                Ok(exits) => between(exits, since, until),
+                Ok(past) => between(past, since, until),
                 Err(error) => {
                     tracing::warn!("the journal does not tell how {name} ended: {error}");
                     return None;
@@ -233,10 +233,15 @@ impl Companion {
 }
 
 /// The ends from `since` on, without it if it is reported, up to `until`.
-fn between(exits: Vec<Exit>, since: &Run, until: Option<&str>) -> Vec<Exit> {
-    // If it is not there any more, the journal begins behind it.
-    let first = exits.iter().position(|exit| exit.invocation == since.invocation);
-    let behind = exits.into_iter().skip(first.unwrap_or(0));
+fn between(past: Past, since: &Run, until: Option<&str>) -> Vec<Exit> {
+    let first = match past.ends.iter().position(|exit| exit.invocation == since.invocation) {
+        Some(first) => first,
+        // It is so long ago that what was read begins behind it.
+        None if past.goes_on => 0,
+        // The journal does not know it, so what it knows is of other times.
+        None => past.ends.len(),
+    };
+    let behind = past.ends.into_iter().skip(first);
     let wanted = |exit: &Exit| Some(exit.invocation.as_str()) != until;
     behind.filter(wanted).filter(|exit| !since.is_reported || exit.invocation != since.invocation).collect()
 }
@@ -247,4 +252,31 @@ fn with_guess(mut exits: Vec<Exit>, since: &Run, guess: Option<Exit>) -> Vec<Exi
         exits.insert(0, guess.unwrap_or_else(|| Exit::unknown(since.invocation.clone())));
     }
     exits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(runs: &[&str], goes_on: bool, since: &str, is_reported: bool, until: Option<&str>) -> Vec<String> {
+        let ends = runs.iter().map(|run| Exit::unknown((*run).to_owned())).collect();
+        let since = Run { invocation: since.to_owned(), is_reported };
+        let exits = with_guess(between(Past { ends, goes_on }, &since, until), &since, None);
+        exits.into_iter().map(|exit| exit.invocation).collect()
+    }
+
+    #[test]
+    fn no_run_of_another_time_is_ever_told_and_none_is_left_out() {
+        let runs = ["a", "b", "c", "d"];
+        assert_eq!(told(&runs, false, "b", false, None), ["b", "c", "d"]);
+        assert_eq!(told(&runs, false, "b", true, None), ["c", "d"]);
+        assert_eq!(told(&runs, false, "b", true, Some("d")), ["c"]);
+        assert_eq!(told(&runs, false, "d", true, None), [""; 0]);
+        // Of a run that the journal does not know nothing can be told but that it has ended.
+        assert_eq!(told(&runs, false, "x", false, None), ["x"]);
+        assert_eq!(told(&runs, false, "x", true, None), [""; 0]);
+        assert_eq!(told(&[], false, "x", false, None), ["x"]);
+        // It is longer ago than what was read.
+        assert_eq!(told(&runs, true, "x", false, Some("d")), ["x", "a", "b", "c"]);
+    }
 }

@@ -215,7 +215,9 @@ impl Companion {
         }
         self.watch_main_process();
         self.follow(steps).await;
-        self.is_seen = matches!(self.life.phase(), Some(Phase::Starting | Phase::Running | Phase::Stopping));
+        if let Some(phase) = self.life.phase() {
+            self.is_seen = matches!(phase, Phase::Starting | Phase::Running | Phase::Stopping);
+        }
         self.look();
         self.show();
     }

@@ -1,6 +1,8 @@
 //! A program of the system that is asked something: it runs as a child, has a deadline, and may not say too much.
 
+use rustix::process::Signal;
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -29,6 +31,12 @@ pub enum AskError {
         /// The first line of its standard error, or how it ended.
         complaint: String,
     },
+    /// Somebody ended it with SIGTERM.
+    #[error("{program} was ended by SIGTERM")]
+    Terminated {
+        /// Its name.
+        program: String,
+    },
     /// It took too long.
     #[error("{program} has not answered within {} ms", deadline.as_millis())]
     Late {
@@ -40,7 +48,17 @@ pub enum AskError {
 }
 
 /// Runs it and returns what it says, cut off at `limit` bytes. When this is dropped, or the deadline passes, it is killed.
+///
+/// systemd may end all processes of our unit with SIGTERM when it stops us, the child of a moment ago among them; so it is asked
+/// once more then.
 pub(super) async fn ask(program: &str, arguments: &[&str], limit: u64, deadline: Duration) -> Result<String, AskError> {
+    match once(program, arguments, limit, deadline).await {
+        Err(AskError::Terminated { .. }) => once(program, arguments, limit, deadline).await,
+        outcome => outcome,
+    }
+}
+
+async fn once(program: &str, arguments: &[&str], limit: u64, deadline: Duration) -> Result<String, AskError> {
     let run = |source| AskError::Run { program: program.to_owned(), source };
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -55,6 +73,9 @@ pub(super) async fn ask(program: &str, arguments: &[&str], limit: u64, deadline:
     let (said, complaint, status) = timeout(deadline, answered).await.map_err(late)?.map_err(run)?;
     if status.success() {
         return Ok(said);
+    }
+    if status.signal() == Some(Signal::TERM.as_raw()) {
+        return Err(AskError::Terminated { program: program.to_owned() });
     }
     let complaint = complaint.lines().next().map_or_else(|| status.to_string(), str::to_owned);
     Err(AskError::Refused { program: program.to_owned(), complaint })
@@ -89,6 +110,11 @@ mod tests {
         let complaint = asked("echo no bus >&2; echo more >&2; exit 1", 100, long).unwrap_err();
         assert_eq!(complaint.to_string(), "/bin/sh says: no bus");
         assert_eq!(asked("exit 4", 100, long).unwrap_err().to_string(), "/bin/sh says: exit status: 4");
+        let dir = tempfile::tempdir().unwrap();
+        let flag = dir.path().join("flag");
+        let script = format!("[ -e {flag:?} ] && exec echo yes; touch {flag:?}; kill -TERM $$");
+        assert_eq!(asked(&script, 100, long).unwrap(), "yes\n", "asked once more");
+        assert_eq!(asked("kill -TERM $$", 100, long).unwrap_err().to_string(), "/bin/sh was ended by SIGTERM");
         let late = asked("exec sleep 60", 100, Duration::from_millis(50)).unwrap_err();
         assert_eq!(late.to_string(), "/bin/sh has not answered within 50 ms");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

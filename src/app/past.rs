@@ -14,7 +14,8 @@
 //! ```
 //!
 //! Constraint: the journal is read from its end, and no more of it than [`LINES`] messages; of a longer past the older part is
-//! not known, and said to be so.
+//! not known. It is not asked for the present boot, because in a container the kernel's name for that may be another one than
+//! the journal's; runs have ids.
 
 use super::child::{self, AskError};
 use super::exit::{Cause, Exit};
@@ -60,8 +61,17 @@ struct Message {
     restarts: Option<String>,
 }
 
-/// Asks the journal for the ends of a unit's runs in this boot, oldest first.
-pub async fn ends(unit: &str, deadline: Duration) -> Result<Vec<Exit>, AskError> {
+/// What the journal tells.
+#[derive(Debug)]
+pub struct Past {
+    /// The ends of a unit's runs, oldest first.
+    pub ends: Vec<Exit>,
+    /// Whether there is more of it than was read, which is older.
+    pub goes_on: bool,
+}
+
+/// Asks the journal for the ends of a unit's runs.
+pub async fn ends(unit: &str, deadline: Duration) -> Result<Past, AskError> {
     let unit = format!("UNIT={unit}");
     let lines = format!("--lines={LINES}");
     let ids = [STARTING, STARTED, STOPPING, OUT_OF_MEMORY, EXITED, SUCCESS, FAILURE, RESTART];
@@ -69,7 +79,6 @@ pub async fn ends(unit: &str, deadline: Duration) -> Result<Vec<Exit>, AskError>
     let mut arguments = vec![
         "--output=json",
         "--output-fields=MESSAGE_ID,INVOCATION_ID,COMMAND,EXIT_CODE,EXIT_STATUS,UNIT_RESULT,N_RESTARTS",
-        "--boot",
         "--reverse",
         "--no-pager",
         "--quiet",
@@ -79,13 +88,14 @@ pub async fn ends(unit: &str, deadline: Duration) -> Result<Vec<Exit>, AskError>
     ];
     arguments.extend(ids.iter().map(String::as_str));
     let answer = child::ask("journalctl", &arguments, MAX_ANSWER, deadline).await?;
-    Ok(read(&answer))
+    let goes_on = u32::try_from(answer.lines().count()).is_ok_and(|lines| lines >= LINES);
+    Ok(Past { ends: read(&answer), goes_on })
 }
 
 /// Asks the journal for the last lines that a run has logged, oldest first.
 pub async fn last_lines(invocation: &str, count: u32, deadline: Duration) -> Result<Vec<LogLine>, AskError> {
     let (run, lines) = (format!("_SYSTEMD_INVOCATION_ID={invocation}"), format!("--lines={count}"));
-    let arguments = ["--output=json", "--boot", "--reverse", "--no-pager", "--quiet", &lines, &run];
+    let arguments = ["--output=json", "--reverse", "--no-pager", "--quiet", &lines, &run];
     let answer = child::ask("journalctl", &arguments, MAX_ANSWER, deadline).await?;
     // What is cut off or strange is no line.
     let decoded = answer.lines().rev().filter_map(|line| Entry::decode(line.as_bytes(), false).ok());
