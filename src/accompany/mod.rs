@@ -9,7 +9,7 @@
 //! While the application runs, nobody is asked: the kernel tells when its main process is gone (pidfd_open(2)). In every other
 //! state systemd is asked again, after ever longer pauses up to [`RELAX`].
 //!
-//! Each end of the application is reported once ([`report`] has the format): when it is seen, or when pillion is stopped with
+//! Each end of the application is reported once (`report` has the format): when it is seen, or when pillion is stopped with
 //! it (BindsTo= stops pillion at once), or when pillion is there again. [`memory`] remembers which run was under watch; what
 //! nobody saw, systemd may still know, or the journal does.
 //!

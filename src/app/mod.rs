@@ -4,7 +4,7 @@
 //! journal, an older kernel) is said and is no error. Programs that are asked are children with a deadline and a bounded
 //! output.
 //!
-//! [`unit`] is the state of its unit, [`exit`] why it ended, [`usage`] what it uses of the machine, [`journal`] what it
+//! [`mod@unit`] is the state of its unit, [`exit`] why it ended, [`usage`] what it uses of the machine, [`journal`] what it
 //! logs, [`past`] what the journal tells of ends that nobody saw, `child` the programs that are asked.
 
 mod child;

@@ -1,11 +1,11 @@
 //! The logs flow: the application's lines, from its journal and from the local API, on their way to the log stream.
 //!
 //! Lines of all levels go into the flight recorder. Those that are severe enough, and not too many, are shipped: many in one
-//! record ([`batch`]). After an error the others in the flight recorder are shipped, too, which say how it came to that. Whoever
+//! record (`batch`). After an error the others in the flight recorder are shipped, too, which say how it came to that. Whoever
 //! asks for the latest lines gets them when the journal has been read up to now.
 //!
 //! Constraints: what is held is one batch and one record's worth; while the log stream refuses it, nothing more is read, and the
-//! journal keeps what comes. [`position`] tells how lines come neither twice nor never.
+//! journal keeps what comes. `position` tells how lines come neither twice nor never.
 //!
 //! States of the journal: *off*, *resting* (it can't be read; the back-off runs), *reading* (what was there, or what comes).
 

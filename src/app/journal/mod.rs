@@ -2,11 +2,11 @@
 //! it.
 //!
 //! Constraints: what the child holds back for us is in its pipe, and it waits when that is full; so whoever doesn't read stops
-//! it. A line that is too long is cut ([`bounded`]), one that is none is told as such. The child is killed when it is let go.
+//! it. A line that is too long is cut (`bounded`), one that is none is told as such. The child is killed when it is let go.
 //!
 //! Where reading begins: with `--cursor`, at the line that was read last, and that line is passed over here. `--after-cursor`
 //! would do that itself, but where the line is there no more (vacuumed), or is one of another unit, it passes over the first line
-//! that is new (systemd 252). So the first line that comes tells whether lines are missing: see [`Reading::gap`].
+//! that is new (systemd 252). So the first line that comes tells whether lines are missing: see `Reading`.
 //! `--follow` with `--lines` has the same fault where the journal has no line of the unit yet, so they are never used together.
 
 mod bounded;
