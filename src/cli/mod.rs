@@ -12,6 +12,7 @@
 //! command  ─> pretty
 //! ```
 
+mod apply;
 mod batch;
 mod check;
 mod client;
@@ -64,6 +65,18 @@ with file, line and key.
 
 Example:
   pillion check --config /etc/pillion/gateway.toml";
+
+const APPLY_EXAMPLE: &str = "\
+Usually systemd does it: systemctl enable --now pillion-apply@gateway.path
+For each [[managed_file]]: checks what the configuration store has for it, puts
+it in place, restarts the application, and puts the old version back if the
+application does not go on. A version that failed is not tried again.
+
+Exit codes: 0 all files have what is wanted, 1 one was rejected or rolled back
+just now, 70 the folder apply_dir can't be used, 78 wrong configuration.
+
+Example:
+  pillion apply --config /etc/pillion/gateway.toml";
 
 const STATUS_EXAMPLE: &str = "\
 Without --instance and --socket, $PILLION_SOCKET is asked, or else the only
@@ -126,6 +139,9 @@ enum Command {
     /// Check a configuration and print what it comes to
     #[command(after_help = CHECK_EXAMPLE)]
     Check(Configuration),
+    /// Write the managed files of a configuration, usually started by systemd as root
+    #[command(after_help = APPLY_EXAMPLE)]
+    Apply(Configuration),
     /// Show how a running sidecar is doing
     #[command(after_help = STATUS_EXAMPLE)]
     Status(status::Arguments),
@@ -170,6 +186,7 @@ pub fn main() -> ExitCode {
     let (name, outcome) = match arguments.command {
         Command::Run(of) => return run::run(&of.config, of.instance.as_deref()),
         Command::Check(of) => return check::run(&of.config, of.instance.as_deref()),
+        Command::Apply(of) => return apply::run(&of.config, of.instance.as_deref()),
         #[cfg(feature = "demo")]
         Command::Demo => return demo::run(),
         #[cfg(feature = "docs")]

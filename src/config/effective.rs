@@ -17,6 +17,7 @@ impl Config {
         out.text("instance", &self.instance);
         out.path("state_dir", &self.state_dir);
         out.path("runtime_dir", &self.runtime_dir);
+        out.path("apply_dir", &self.apply_dir);
         self.app.toml(&mut out);
         self.mqtt_toml(&mut out);
         out.table("[spool]");
@@ -36,6 +37,9 @@ impl Config {
         }
         for line in &self.gpio {
             line.toml(&mut out);
+        }
+        for file in &self.managed_files {
+            file.toml(&mut out);
         }
         self.health.toml(&mut out);
         self.api.toml(&mut out);

@@ -24,6 +24,8 @@ pub(super) const ROOT: Schema = Schema {
         "serial",
         "modbus",
         "gpio",
+        "managed_file",
+        "apply_dir",
         "health",
         "api",
     ],
@@ -146,6 +148,11 @@ pub(super) const MODBUS_POLL: Schema = Schema {
         "verify",
     ],
 };
+pub(super) const MANAGED_FILE: Schema = Schema {
+    name: "managed_file",
+    title: "in [[managed_file]]",
+    keys: &["key", "path", "check", "action", "healthy_within", "mode", "owner"],
+};
 pub(super) const GPIO: Schema = Schema {
     name: "gpio",
     title: "in [[gpio]]",
@@ -182,7 +189,8 @@ pub(super) const HEALTH: Schema = Schema {
     ],
 };
 
-const ALL: [&Schema; 15] = [
+const ALL: [&Schema; 16] = [
+    &MANAGED_FILE,
     &ROOT,
     &APP,
     &MQTT,

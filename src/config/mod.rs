@@ -21,6 +21,7 @@ mod gpio;
 mod health;
 mod keys;
 mod load;
+mod managed;
 pub mod modbus;
 mod mqtt;
 mod port;
@@ -68,6 +69,10 @@ pub struct Config {
     pub modbus: Vec<modbus::Bus>,
     /// GPIO lines in the order of the file.
     pub gpio: Vec<Gpio>,
+    /// Files that are written from keys of the configuration store.
+    pub managed_files: Vec<ManagedFile>,
+    /// Where `pillion apply` keeps its own state; only root writes there.
+    pub apply_dir: PathBuf,
     /// Health reports.
     pub health: Health,
     /// The local socket.
@@ -102,6 +107,36 @@ pub struct App {
     pub log_rate: u32,
     /// Size of the flight recorder in bytes, 0 to 1 MiB (default 64 KiB).
     pub recorder: usize,
+}
+
+/// `[[managed_file]]`: see `apply`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagedFile {
+    /// Below `P/config/`.
+    pub key: String,
+    /// Absolute, without `.` and `..`.
+    pub path: PathBuf,
+    /// A command that fails if the file can't be used, `{file}` standing for it; empty: none.
+    pub check: Vec<String>,
+    /// What the application's unit is told.
+    pub action: Action,
+    /// How long the application must go on after that, 1 s to 10 min (default 60 s).
+    pub healthy_within: Duration,
+    /// Of the file (default 0640).
+    pub mode: u32,
+    /// `USER:GROUP` of the file. `None`: those of the old one, or root.
+    pub owner: Option<String>,
+}
+
+/// `action`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The unit is restarted (default).
+    Restart,
+    /// It is told to read its files again.
+    Reload,
+    /// Nothing.
+    None,
 }
 
 /// `[mqtt]`

@@ -2,7 +2,9 @@
 
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
-use super::{Config, Spool, Surroundings, Sync, api, app, gpio, health, keys, modbus, mqtt, serial, streams, values};
+use super::{
+    Config, Spool, Surroundings, Sync, api, app, gpio, health, keys, managed, modbus, mqtt, serial, streams, values,
+};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,8 +35,14 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
     let spool_section = root.section(report, &keys::SPOOL, "spool", "[spool] and its keys below");
     let spool = spool(&spool_section, report);
     let mut taken = serial::Taken::default();
+    let app = app::read(&root, report);
+    let apply_dir = root.read(report, "apply_dir", |value| {
+        values::absolute_path(values::text(value)?, "/var/lib/pillion-apply/gateway")
+    });
     Config {
-        app: app::read(&root, report),
+        managed_files: managed::read(&root, report, app.unit.as_deref()),
+        apply_dir: apply_dir.unwrap_or_else(|| Path::new("/var/lib/pillion-apply").join(&instance)),
+        app,
         streams: streams::read(&root, report, &spool_section, spool.segment_bytes),
         serial: serial::read(&root, report, mqtt.max_payload, &mut taken),
         modbus: modbus::read(&root, report, mqtt.max_payload, &mut taken),

@@ -138,6 +138,27 @@ const WRONG: &[(&str, &str)] = &[
         "[app]\nunit = \"my gateway\"",
         "2:8: app.unit: \"my gateway\" is not a unit; give a systemd unit, such as \"gateway.service\"",
     ),
+    (
+        "[[managed_file]]\nkey = \"a\"\npath = \"/etc/gw/../a\"\naction = \"none\"",
+        "3:8: managed_file[0].path: \"/etc/gw/../a\" is no plain path of a file in a folder; write it without . and ..",
+    ),
+    (
+        "[[managed_file]]\nkey = \"a\"\npath = \"/etc/gw/a\"\naction = \"reload\"",
+        "4:10: managed_file[0].action: needs a unit; give unit = \"gateway.service\" in [app], or action = \"none\"",
+    ),
+    (
+        "[[managed_file]]\nkey = \"a\"\npath = \"/etc/gw/a\"\ncheck = [\"/bin/true\"]",
+        "4:9: managed_file[0].check: does not say where the file goes; write {file}, as in check = [\"/usr/bin/gateway\", \
+         \"--check\", \"{file}\"]",
+    ),
+    (
+        "[[managed_file]]\nkey = \"a\"\npath = \"/etc/gw/a\"\nmode = \"0666\"",
+        "4:8: managed_file[0].mode: \"0666\" lets everybody write the file; give \"0644\" or less",
+    ),
+    (
+        "[[managed_file]]\nkey = \"a\"\npath = \"/etc/gw/a\"\nowner = \"gateway\"",
+        "4:9: managed_file[0].owner: \"gateway\" is not a user and a group; give both, such as \"root:gateway\"",
+    ),
     ("[app]\nconfig = 1", "2:10: app.config: 1 is neither true nor false; write one of them, without quotes"),
     (
         "[api]\nallow_users = \"app\"\nallow_groups = [\"a:b\"]",
@@ -418,7 +439,7 @@ const WRONG: &[(&str, &str)] = &[
     (
         "\"\\u001b[31m\" = 1",
         "1:1: \"\\u{1b}[31m\": unknown key; there are instance, state_dir, runtime_dir, app, mqtt, spool, stream, serial, \
-         modbus, gpio, health, api",
+         modbus, gpio, managed_file, apply_dir, health, api",
     ),
     // The design's, not built yet.
     (

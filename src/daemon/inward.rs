@@ -42,7 +42,7 @@ pub(super) fn start(config: &Config, mut ground: Ground<'_>) -> Inward {
     if config.app.commands {
         inward.start_inbox(config, &mut ground);
     }
-    if config.app.config {
+    if config.app.config || !config.managed_files.is_empty() {
         inward.start_settings(config, &mut ground);
     }
     inward
@@ -83,6 +83,12 @@ impl Inward {
             settings: from_broker,
             requests,
             news,
+            managed: settings::managed::Managed {
+                keys: config.managed_files.iter().map(|file| file.key.clone()).collect(),
+                apply_dir: config.apply_dir.clone(),
+                trigger: config.runtime_dir.join("apply-wanted"),
+                told: settings::store::folder(&config.state_dir).join("told"),
+            },
             submissions: ground.submissions.clone(),
             status,
             clock: host::now,

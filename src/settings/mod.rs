@@ -14,18 +14,22 @@
 //!    └───────────────────┴───────────────────────────────────────────────┘
 //! ```
 //!
-//! [`store`] is the disk, [`known`] what there is and what changed.
+//! [`store`] is the disk, [`known`] what there is and what changed, [`managed`] hands some of it on to `pillion apply`.
 
 pub mod known;
+pub mod managed;
 pub mod store;
 
 use crate::disk::FileSystem;
 use crate::inbound::{Delivered, MAX_TOPIC, MAX_VALUE, Setting, Settings, SettingsNews, SettingsRequest};
+use crate::outcome::{Outcome, Result as Became};
 use crate::pulse::Pulse;
-use crate::record::{Clock, Submission};
+use crate::record::{Clock, Durability, Encoding, REPORTED, Record, StreamId, Submission};
 use crate::stats::SettingsStatus;
 use known::{Key, Known};
+use managed::{LOOK_EVERY, Look, Managed};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +54,8 @@ pub struct Wiring {
     pub requests: mpsc::Receiver<SettingsRequest>,
     /// The latest change, for local clients to wait for.
     pub news: watch::Sender<SettingsNews>,
+    /// Files that are written from keys.
+    pub managed: Managed,
     /// For events.
     pub submissions: mpsc::Sender<Submission>,
     /// Where the flow shows its counters. Receivers are woken by a change of `error` only.
@@ -75,8 +81,17 @@ enum State {
 /// Runs until `stop` is set.
 pub async fn run(fs: Arc<dyn FileSystem>, dir: PathBuf, wiring: Wiring) {
     let store = Store::new(fs, dir);
-    let mut flow =
-        Flow { known: Known::default(), store, state: State::Offline, refusals: None, announced: None, wiring };
+    let mut flow = Flow {
+        known: Known::default(),
+        store,
+        state: State::Offline,
+        refusals: None,
+        announced: None,
+        asked: BTreeMap::new(),
+        look: None,
+        looked: 0,
+        wiring,
+    };
     flow.open().await;
     flow.run().await;
 }
@@ -88,6 +103,11 @@ struct Flow {
     /// How many keys were refused and not announced yet, and why the latest was.
     refusals: Option<(u64, String)>,
     announced: Option<Instant>,
+    /// ETags that `pillion apply` was asked for.
+    asked: BTreeMap<String, String>,
+    /// When to look what became of that, and how often it was looked since it was asked.
+    look: Option<Instant>,
+    looked: u128,
     wiring: Wiring,
 }
 
@@ -104,6 +124,9 @@ impl Flow {
             self.show(|status| status.damaged += u64::try_from(count).unwrap_or(u64::MAX));
         }
         self.tell();
+        if !self.wiring.managed.keys.is_empty() {
+            self.look().await;
+        }
     }
 
     async fn run(mut self) {
@@ -119,6 +142,7 @@ impl Flow {
                     Some(request) => self.answer(request).await,
                     None => from_clients = false,
                 },
+                () = sleep_until(self.look.unwrap_or_else(Instant::now)), if self.look.is_some() => self.look().await,
                 () = sleep_until(due), if self.refusals.is_some() => self.announce().await,
                 () = self.wiring.pulse.answer() => {}
                 // What waits in the channel is let go: the broker sends it again.
@@ -138,6 +162,59 @@ impl Flow {
             Settings::Lost => self.state = State::Offline,
         }
         self.tell();
+        if !self.wiring.managed.keys.is_empty() && self.wiring.managed.wanted(&self.known) != self.asked {
+            self.look().await;
+        }
+    }
+
+    /// Looks what became of managed files, tells it, and asks for what is wanted and has no outcome yet.
+    async fn look(&mut self) {
+        let wanted = self.wiring.managed.wanted(&self.known);
+        let is_new = self.asked != wanted;
+        let ask = is_new || self.looked >= Managed::patience();
+        let (managed, etags) = (self.wiring.managed.clone(), wanted.clone());
+        let looking = spawn_blocking(move || {
+            let look = managed.look(&etags);
+            let asked = if look.pending && ask { managed.ask(&etags) } else { Ok(()) };
+            (look, asked)
+        });
+        let Ok((Look { news, pending }, asked)) = self.wiring.pulse.during(looking).await else { return };
+        if let Err(error) = asked {
+            tracing::warn!("can't ask for the managed files to be written: {error}");
+        }
+        self.looked = if ask { 0 } else { self.looked + 1 };
+        self.asked = wanted;
+        self.look = pending.then(|| Instant::now() + LOOK_EVERY);
+        if news.is_empty() {
+            return;
+        }
+        for (key, outcome) in &news {
+            self.tell_outcome(key, outcome).await;
+        }
+        let managed = self.wiring.managed.clone();
+        let noting = spawn_blocking(move || managed.note(&news));
+        if let Ok(Err(error)) = self.wiring.pulse.during(noting).await {
+            tracing::warn!("can't note what became of managed files; a restart tells it again: {error}");
+        }
+    }
+
+    async fn tell_outcome(&mut self, key: &str, outcome: &Outcome) {
+        let detail = match (outcome.result, &outcome.reason) {
+            (Became::Applied, _) => format!("the file of key {key:?} has the new version"),
+            (Became::Rejected, why) => format!("the new version of key {key:?} was rejected: {}", text(why)),
+            (Became::RolledBack, why) => format!("the new version of key {key:?} was taken back: {}", text(why)),
+        };
+        tracing::info!("{detail}");
+        let event = json!({
+            "type": "managed-file", "key": key, "result": outcome.result, "etag": outcome.etag, "detail": detail
+        });
+        self.submit(event).await;
+        let data = outcome.report().to_string().into_bytes();
+        let topic = format!("{REPORTED}{key}");
+        let record = Record { topic, time: (self.wiring.clock)(), encoding: Encoding::Raw, data };
+        let (stream, durability) = (StreamId::EVENT, Durability::Window);
+        let submission = Submission { stream, records: vec![record], durability, reply: None };
+        let _ = self.wiring.pulse.during(self.wiring.submissions.send(submission)).await;
     }
 
     /// A key and its value have come.
@@ -323,6 +400,10 @@ impl Flow {
             status.error.is_some() != before
         });
     }
+}
+
+fn text(reason: &Option<String>) -> &str {
+    reason.as_deref().unwrap_or("nobody knows why")
 }
 
 /// Returns when the flow shall end.

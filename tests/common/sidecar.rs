@@ -66,9 +66,9 @@ impl Home {
     /// Writes the configuration and returns where it is.
     pub fn configure(&self) -> PathBuf {
         let Home { servers, mqtt, spool, tables, .. } = self;
-        let (state, run) = (self.path("state"), self.path("run"));
+        let (state, run, apply) = (self.path("state"), self.path("run"), self.path("apply"));
         let text = format!(
-            "instance = \"test\"\nstate_dir = {state:?}\nruntime_dir = {run:?}\n\n\
+            "instance = \"test\"\nstate_dir = {state:?}\nruntime_dir = {run:?}\napply_dir = {apply:?}\n\n\
              [mqtt]\nservers = {servers:?}\ntopic_prefix = \"p\"\n{mqtt}\n\n[spool]\n{spool}\n\n{tables}\n"
         );
         for folder in [&state, &run] {

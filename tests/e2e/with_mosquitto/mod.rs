@@ -19,6 +19,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod machine;
+mod managed;
 mod modbus;
 mod outages;
 mod power_cut;
