@@ -14,5 +14,6 @@ mod companion;
 mod container;
 mod gateway;
 mod logs;
+mod managed;
 mod package;
 mod sandbox;
