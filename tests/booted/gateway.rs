@@ -19,8 +19,14 @@ pub const SIDECAR: &str = "pillion@gateway.service";
 /// What its status has to hold of the link while it has one.
 const ONLINE: &str = "connected";
 
-/// The application: a shell that carries out the lines that come in by a pipe, each as soon as the former is done.
-const APPLICATION: &str = "#!/bin/sh\nexec 3<> /run/orders\nwhile read -r order <&3; do eval \"$order\"; done\n";
+/// The application: a shell that carries out the lines that come in by a pipe, each as soon as the former is done. It tells
+/// systemd that it is ready, if that is to be told.
+const APPLICATION: &str = "\
+#!/bin/sh
+exec 3<> /run/orders
+[ -z \"$NOTIFY_SOCKET\" ] || systemd-notify --ready
+while read -r order <&3; do eval \"$order\"; done
+";
 
 /// The whole of it. The test's thread is on its network from `boot` on.
 pub struct Gateway {
@@ -125,6 +131,13 @@ impl Gateway {
     /// A unit's main process.
     pub fn main_pid(&self, unit: &str) -> String {
         self.container.property(unit, "MainPID")
+    }
+
+    /// Waits until this many events of this kind have come, and returns their data.
+    pub fn expect_events(&self, kind: &str, count: usize) -> Vec<Value> {
+        let what = format!("{count} events of the kind {kind}");
+        self.subscriber.expect(&what, SOON, |inbox| inbox.events(kind).len() >= count);
+        self.subscriber.read(|inbox| inbox.events(kind))
     }
 
     /// A request to pillion's local API, by root.
