@@ -6,6 +6,7 @@
 use crate::record::{Encoding, PayloadRule, Timestamp};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -49,6 +50,27 @@ pub enum Settings {
     Complete,
     /// There is no connection any more.
     Lost,
+}
+
+/// Another gateway, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Neighbour {
+    /// `online` or `offline`, or whatever it says.
+    pub state: String,
+    /// Why it is offline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The version of its pillion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Its host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// When we heard of it last, by our clock.
+    pub heard: String,
 }
 
 /// A message that is kept for the application.

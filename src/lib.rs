@@ -19,7 +19,7 @@
 //! | 5 | `main`, [`cli`] | arguments, exit codes, the client side of the socket, the demo |
 //! | 4 | [`daemon`] | opens all, spawns, supervises, drains; the only one that sees the whole configuration |
 //! | 4 | [`apply`] | another process: writes the managed files, as root |
-//! | 3 | [`ingest`] · [`publish`] · [`listen`] · [`dispatch`] · [`inbox`] · [`settings`] · [`logs`] · [`accompany`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
+//! | 3 | [`ingest`] · [`publish`] · [`listen`] · [`dispatch`] · [`inbox`] · [`settings`] · [`neighbours`] · [`logs`] · [`accompany`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
 //! | 2 | [`device`] · [`spool`] · [`mqtt`] · [`app`] · [`host`] · [`api`] | one room per thing in the world: devices, disk, broker, application, machine, local clients |
 //! | 1 | [`frame`] · [`inflight`] · [`backoff`] · [`pace`] · [`threshold`] · [`disk`] | pure state machines: no I/O, no clock of their own; and the file system as a trait |
 //! | 0 | [`record`] · [`command`] · [`inbound`] · [`outcome`] · [`stats`] · [`pulse`] · [`logline`] · [`config`] | the vocabulary |
@@ -62,6 +62,7 @@ pub mod inbox;
 pub mod ingest;
 pub mod listen;
 pub mod logs;
+pub mod neighbours;
 pub mod publish;
 pub mod settings;
 // Floor 4

@@ -65,6 +65,7 @@ impl Sidecar {
             environment: Default::default(),
             inbox: None,
             settings: None,
+            neighbours: None,
             submissions,
             refused: mpsc::channel(16).0,
             status,

@@ -139,6 +139,7 @@ impl Rig {
                 devices: Some(to_test),
                 application: application.then_some(to_inbox),
                 settings: application.then_some(to_store),
+                neighbours: None,
             },
             submissions,
             status: status_in,

@@ -18,6 +18,7 @@
 //! POST /v1/heartbeat 204: the application is alive; see app.heartbeat_timeout
 //! POST /v1/logs      body: lines of the application's log, 4000 at the most, as JSON or with text/plain as text (see `logs`)
 //!                    200 {"accepted":n,"shipped":n,"below_level":n,"suppressed":n} once what is shipped would survive a kill
+//! GET  /v1/services  200: the broker, devices, streams, the application, and other gateways of the site (see `services`)
 //! GET  /v1/devices   200: every device by name, as in the status document
 //! GET  /v1/devices/{name}/trace   200: the last bytes that passed its port
 //! POST /v1/devices/{name}/command[?wait=30s]
@@ -51,6 +52,7 @@
 //! - `heartbeat` takes note that the application is alive
 //! - `messages` hands on what the broker has for the application
 //! - `settings` is the application's configuration
+//! - `services` says who is there
 //! - `views` only look, with `metrics` as the status in numbers
 //! - `environment` is the machine
 
@@ -72,6 +74,7 @@ mod query;
 mod records;
 mod routes;
 mod server;
+mod services;
 mod settings;
 pub mod socket;
 mod upload;
@@ -80,7 +83,7 @@ mod views;
 pub use server::serve;
 
 use crate::command::Request;
-use crate::inbound::{Inbox, SettingsStore};
+use crate::inbound::{Inbox, Neighbour, SettingsStore};
 use crate::logline::Posted;
 use crate::record::{Clock, StreamId, Submission};
 use crate::stats::{ApiStatus, StatusRequest, TraceRequest};
@@ -109,6 +112,8 @@ pub struct Api {
     pub inbox: Option<Inbox>,
     /// The application's configuration; `None`: it is not kept.
     pub settings: Option<SettingsStore>,
+    /// Other gateways; `None`: they are not looked for.
+    pub neighbours: Option<watch::Receiver<BTreeMap<String, Neighbour>>>,
     /// Names of the streams; the index is the `StreamId`.
     pub streams: Vec<String>,
     /// The largest message in bytes, envelope included (`mqtt.max_payload`).

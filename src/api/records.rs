@@ -193,6 +193,7 @@ pub(super) mod tests {
             environment: Default::default(),
             inbox: None,
             settings: None,
+            neighbours: None,
         }
     }
 

@@ -38,6 +38,10 @@ impl Config {
         for line in &self.gpio {
             line.toml(&mut out);
         }
+        if let Some(filter) = &self.discovery {
+            out.table("[discovery]");
+            out.text("filter", filter);
+        }
         for file in &self.managed_files {
             file.toml(&mut out);
         }

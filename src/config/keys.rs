@@ -26,6 +26,7 @@ pub(super) const ROOT: Schema = Schema {
         "gpio",
         "managed_file",
         "apply_dir",
+        "discovery",
         "health",
         "api",
     ],
@@ -148,6 +149,7 @@ pub(super) const MODBUS_POLL: Schema = Schema {
         "verify",
     ],
 };
+pub(super) const DISCOVERY: Schema = Schema { name: "discovery", title: "in [discovery]", keys: &["filter"] };
 pub(super) const MANAGED_FILE: Schema = Schema {
     name: "managed_file",
     title: "in [[managed_file]]",
@@ -189,7 +191,8 @@ pub(super) const HEALTH: Schema = Schema {
     ],
 };
 
-const ALL: [&Schema; 16] = [
+const ALL: [&Schema; 17] = [
+    &DISCOVERY,
     &MANAGED_FILE,
     &ROOT,
     &APP,

@@ -15,6 +15,7 @@ mod api;
 mod app;
 mod commands;
 mod devices;
+mod discovery;
 mod effective;
 mod framing;
 mod gpio;
@@ -73,6 +74,8 @@ pub struct Config {
     pub managed_files: Vec<ManagedFile>,
     /// Where `pillion apply` keeps its own state; only root writes there.
     pub apply_dir: PathBuf,
+    /// The topic filter of other gateways' statuses; `None`: they are not looked for.
+    pub discovery: Option<String>,
     /// Health reports.
     pub health: Health,
     /// The local socket.

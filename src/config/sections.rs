@@ -3,7 +3,8 @@
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
 use super::{
-    Config, Spool, Surroundings, Sync, api, app, gpio, health, keys, managed, modbus, mqtt, serial, streams, values,
+    Config, Spool, Surroundings, Sync, api, app, discovery, gpio, health, keys, managed, modbus, mqtt, serial, streams,
+    values,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
         values::absolute_path(values::text(value)?, "/var/lib/pillion-apply/gateway")
     });
     Config {
+        discovery: discovery::read(&root, report),
         managed_files: managed::read(&root, report, app.unit.as_deref()),
         apply_dir: apply_dir.unwrap_or_else(|| Path::new("/var/lib/pillion-apply").join(&instance)),
         app,

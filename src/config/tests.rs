@@ -159,6 +159,11 @@ const WRONG: &[(&str, &str)] = &[
         "[[managed_file]]\nkey = \"a\"\npath = \"/etc/gw/a\"\nowner = \"gateway\"",
         "4:9: managed_file[0].owner: \"gateway\" is not a user and a group; give both, such as \"root:gateway\"",
     ),
+    (
+        "[discovery]\nfilter = \"pillion/#\"",
+        "2:10: discovery.filter: \"pillion/#\" is no filter of statuses; end it with /status, with + for any level before, as in \
+         \"pillion/+/+/status\"",
+    ),
     ("[app]\nconfig = 1", "2:10: app.config: 1 is neither true nor false; write one of them, without quotes"),
     (
         "[api]\nallow_users = \"app\"\nallow_groups = [\"a:b\"]",
@@ -439,7 +444,7 @@ const WRONG: &[(&str, &str)] = &[
     (
         "\"\\u001b[31m\" = 1",
         "1:1: \"\\u{1b}[31m\": unknown key; there are instance, state_dir, runtime_dir, app, mqtt, spool, stream, serial, \
-         modbus, gpio, managed_file, apply_dir, health, api",
+         modbus, gpio, managed_file, apply_dir, discovery, health, api",
     ),
     // The design's, not built yet.
     (

@@ -2,11 +2,12 @@
 
 use crate::config::Config;
 use crate::disk::Disk;
-use crate::inbound::{Inbox, SettingsNews, SettingsStore};
+use crate::inbound::{Inbox, Neighbour, SettingsNews, SettingsStore};
 use crate::pulse::Heart;
 use crate::record::Submission;
 use crate::stats::{InboxStatus, SettingsStatus};
-use crate::{host, inbox, listen, settings};
+use crate::{host, inbox, listen, neighbours, settings};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -34,6 +35,8 @@ pub(super) struct Inward {
     /// The same of the configuration store.
     pub(super) settings: Option<SettingsStore>,
     pub(super) settings_shown: Option<watch::Receiver<SettingsStatus>>,
+    /// Other gateways, for the local API.
+    pub(super) neighbours: Option<watch::Receiver<BTreeMap<String, Neighbour>>>,
 }
 
 /// Starts the flows.
@@ -44,6 +47,9 @@ pub(super) fn start(config: &Config, mut ground: Ground<'_>) -> Inward {
     }
     if config.app.config || !config.managed_files.is_empty() {
         inward.start_settings(config, &mut ground);
+    }
+    if let Some(filter) = &config.discovery {
+        inward.start_neighbours(filter.clone(), config, &mut ground);
     }
     inward
 }
@@ -103,5 +109,24 @@ impl Inward {
         self.outlets.settings = Some(to_store);
         self.settings = Some(SettingsStore { requests: ask, news: news_shown });
         self.settings_shown = Some(shown);
+    }
+
+    fn start_neighbours(&mut self, filter: String, config: &Config, ground: &mut Ground<'_>) {
+        let (heard, messages) = mpsc::channel(neighbours::WAITING);
+        let (table, shown) = watch::channel(BTreeMap::new());
+        let wiring = neighbours::Wiring {
+            messages,
+            table,
+            own: config.mqtt.topic_prefix.clone(),
+            clock: host::now,
+            pulse: ground.heart.pulse("neighbours"),
+            stop: ground.stop.clone(),
+        };
+        ground.sources.spawn(async move {
+            neighbours::run(wiring).await;
+            "neighbours"
+        });
+        self.outlets.neighbours = Some((filter, heard));
+        self.neighbours = Some(shown);
     }
 }

@@ -183,6 +183,7 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
                 traces,
                 inbox: inward.inbox,
                 settings: inward.settings,
+                neighbours: inward.neighbours,
                 streams: stream_names.clone(),
                 max_payload: config.mqtt.max_payload,
                 // MQTT 3.1.1 section 1.5.3: a topic has 65,535 bytes at the most.

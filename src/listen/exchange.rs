@@ -61,6 +61,7 @@ enum Parcel {
     Command(Request),
     Message(Delivered),
     Settings(Settings),
+    Neighbour(Delivered),
 }
 
 impl Outlets {
@@ -76,6 +77,9 @@ impl Outlets {
             Parcel::Command(request) => offer(self.devices.as_ref(), request, Parcel::Command),
             Parcel::Message(message) => offer(self.application.as_ref(), message, Parcel::Message),
             Parcel::Settings(settings) => offer(self.settings.as_ref(), settings, Parcel::Settings),
+            Parcel::Neighbour(message) => {
+                offer(self.neighbours.as_ref().map(|(_, outlet)| outlet), message, Parcel::Neighbour)
+            }
         }
     }
 
@@ -91,6 +95,7 @@ impl Outlets {
             Some(Parcel::Command(_)) => place(self.devices.as_ref()).await,
             Some(Parcel::Message(_)) => place(self.application.as_ref()).await,
             Some(Parcel::Settings(_)) => place(self.settings.as_ref()).await,
+            Some(Parcel::Neighbour(_)) => place(self.neighbours.as_ref().map(|(_, outlet)| outlet)).await,
             None => std::future::pending().await,
         }
     }
@@ -279,7 +284,7 @@ impl Listener {
             talk.pass_on(Parcel::Settings(round), &self.wiring.outlets);
         }
         let (filter, id) = self.filters.ask(receiver);
-        Ok(connection.subscribe(filter, id).await?)
+        Ok(connection.subscribe(filter, receiver != Receiver::Neighbour, id).await?)
     }
 
     /// If the round has come to its end, says so; returns whether there must be another one.
@@ -361,7 +366,9 @@ impl Listener {
             if let Some(waiting) = &mut round.waiting {
                 waiting.delivered(now_ms);
             }
-            round.foreign += u32::from(!retained || !matches!(route, Some((Receiver::Settings, _))));
+            // Neighbours have QoS 0, and so no place in a queue.
+            let is_key = retained && matches!(route, Some((Receiver::Settings, _)));
+            round.foreign += u32::from(!is_key && packet.is_some());
         }
         let Some((receiver, rest)) = route else {
             tracing::debug!(topic, "a message on a topic that was not asked for");
@@ -380,6 +387,7 @@ impl Listener {
             }
             Receiver::Application => Parcel::Message(message(noted)),
             Receiver::Settings => Parcel::Settings(Settings::Message(message(noted))),
+            Receiver::Neighbour => Parcel::Neighbour(message(noted)),
         };
         talk.pass_on(parcel, &self.wiring.outlets);
     }

@@ -13,6 +13,8 @@
 /// Whom a message is for. In this order their filters are set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Receiver {
+    /// Other gateways: the filter is configured.
+    Neighbour,
     /// The configuration store: `P/config/#`.
     Settings,
     /// The application: `P/app/set/#`.
@@ -34,6 +36,8 @@ enum State {
 #[derive(Debug)]
 pub struct Filters {
     prefix: String,
+    /// That of the neighbours.
+    neighbours: String,
     /// In the order in which they are asked for.
     all: Vec<(Receiver, State)>,
     /// The packet id of the latest SUBSCRIBE of this connection.
@@ -41,12 +45,12 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// For these receivers, below this prefix.
-    pub fn new(prefix: &str, receivers: &[Receiver]) -> Filters {
+    /// For these receivers, below this prefix; `neighbours` is their filter.
+    pub fn new(prefix: &str, neighbours: &str, receivers: &[Receiver]) -> Filters {
         // Devices first: their commands are what can be too late.
         let mut all: Vec<_> = receivers.iter().map(|receiver| (*receiver, State::Unasked)).collect();
         all.sort_by_key(|(receiver, _)| std::cmp::Reverse(*receiver));
-        Filters { prefix: prefix.to_owned(), all, latest_id: 0 }
+        Filters { prefix: prefix.to_owned(), neighbours: neighbours.to_owned(), all, latest_id: 0 }
     }
 
     /// A connection begins.
@@ -119,6 +123,12 @@ impl Filters {
     /// Whom a message on this topic is for, and what is left of the topic for it: a device's name, or what is below its
     /// filter.
     pub fn route<'t>(&self, topic: &'t str) -> Option<(Receiver, &'t str)> {
+        let is_wanted = |receiver| self.all.iter().any(|(of, _)| *of == receiver);
+        let neighbour = || is_status(&self.neighbours, topic).then_some((Receiver::Neighbour, topic));
+        self.ours(topic).or_else(neighbour).filter(|(receiver, _)| is_wanted(*receiver))
+    }
+
+    fn ours<'t>(&self, topic: &'t str) -> Option<(Receiver, &'t str)> {
         let below = topic.strip_prefix(self.prefix.as_str())?.strip_prefix('/')?;
         let (receiver, rest) = if let Some(name) = device_of(below) {
             (Receiver::Device, name)
@@ -129,16 +139,30 @@ impl Filters {
         } else {
             (Receiver::Settings, below.strip_prefix("config/")?)
         };
-        self.all.iter().any(|(of, _)| *of == receiver).then_some((receiver, rest))
+        Some((receiver, rest))
     }
 
     fn filter(&self, receiver: Receiver) -> String {
         let below = match receiver {
+            Receiver::Neighbour => return self.neighbours.clone(),
             Receiver::Settings => "config/#",
             Receiver::Application => "app/set/#",
             Receiver::Device => "device/+/set",
         };
         format!("{}/{below}", self.prefix)
+    }
+}
+
+/// Whether a topic matches a filter of which `+` is the only wildcard.
+fn is_status(filter: &str, topic: &str) -> bool {
+    let (mut wanted, mut levels) = (filter.split('/'), topic.split('/'));
+    loop {
+        match (wanted.next(), levels.next()) {
+            (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(wanted), Some(level)) if wanted == level => {}
+            _ => return false,
+        }
     }
 }
 
@@ -154,7 +178,7 @@ mod tests {
     use super::*;
 
     fn filters() -> Filters {
-        Filters::new("p/x", &[Application, Device, Settings])
+        Filters::new("p/x", "", &[Application, Device, Settings])
     }
 
     #[test]
@@ -181,7 +205,13 @@ mod tests {
         ] {
             assert_eq!(filters.route(topic), None, "{topic}");
         }
-        assert_eq!(Filters::new("p/x", &[Device]).route("p/x/config/a"), None, "nobody wants it");
+        assert_eq!(Filters::new("p/x", "", &[Device]).route("p/x/config/a"), None, "nobody wants it");
+        let neighbours = Filters::new("p/x", "p/+/status", &[Receiver::Neighbour, Device]);
+        assert_eq!(neighbours.route("p/y/status"), Some((Receiver::Neighbour, "p/y/status")));
+        assert_eq!(neighbours.route("p/x/device/a/set"), Some((Device, "a")));
+        for topic in ["p/y/z/status", "p/status", "p/y/health", "p/y/status/", "p/x/config/status"] {
+            assert_eq!(neighbours.route(topic), None, "{topic}");
+        }
     }
 
     #[test]

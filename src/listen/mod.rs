@@ -1,5 +1,5 @@
 //! The listen flow: what the broker sends us, in a session of its own that the broker keeps while we are away: commands for
-//! devices, messages for the application, and its configuration.
+//! devices, messages for the application, its configuration, and what other gateways say of themselves.
 //!
 //! Constraints: a message is acknowledged only when the flow that it is for says that it need not come again, in the order
 //! in which they came (MQTT 3.1.1 section 4.6). Nothing is read while that flow is full: what waits then waits at the
@@ -63,6 +63,8 @@ pub struct Outlets {
     pub application: Option<mpsc::Sender<Delivered>>,
     /// The configuration store.
     pub settings: Option<mpsc::Sender<Settings>>,
+    /// What other gateways say of themselves, and the filter of that.
+    pub neighbours: Option<(String, mpsc::Sender<Delivered>)>,
 }
 
 impl Outlets {
@@ -71,6 +73,7 @@ impl Outlets {
         receivers.extend(self.devices.as_ref().map(|_| Receiver::Device));
         receivers.extend(self.application.as_ref().map(|_| Receiver::Application));
         receivers.extend(self.settings.as_ref().map(|_| Receiver::Settings));
+        receivers.extend(self.neighbours.as_ref().map(|_| Receiver::Neighbour));
         receivers
     }
 
@@ -140,7 +143,8 @@ impl Listener {
             max_payload: mqtt.max_payload,
             purpose: Purpose::Commands { clean: false },
         };
-        let filters = Filters::new(&mqtt.topic_prefix, &wiring.outlets.receivers());
+        let neighbours = wiring.outlets.neighbours.as_ref().map_or("", |(filter, _)| filter.as_str());
+        let filters = Filters::new(&mqtt.topic_prefix, neighbours, &wiring.outlets.receivers());
         let backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let tls = Setup::new(mqtt.tls.clone(), wiring.clock);
         let (server, unreadable, given_up, try_again) = (0, 0, 0, None);

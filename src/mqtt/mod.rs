@@ -203,9 +203,10 @@ impl Connection {
         self.session_present
     }
 
-    /// Puts a SUBSCRIBE of one filter, with QoS 1, into the send buffer.
-    pub async fn subscribe(&mut self, filter: String, id: u16) -> Result<(), LinkError> {
-        let mut subscribe = Subscribe::new(filter, QoS::AtLeastOnce);
+    /// Puts a SUBSCRIBE of one filter into the send buffer. `queued`: with QoS 1, so that the broker queues what comes while we
+    /// are away; else with QoS 0.
+    pub async fn subscribe(&mut self, filter: String, queued: bool, id: u16) -> Result<(), LinkError> {
+        let mut subscribe = Subscribe::new(filter, if queued { QoS::AtLeastOnce } else { QoS::AtMostOnce });
         subscribe.pkid = id;
         self.write(Packet::Subscribe(subscribe)).await
     }

@@ -28,6 +28,8 @@ const USER_HZ: u64 = 100;
 #[derive(Debug)]
 pub struct Home {
     folder: TempDir,
+    /// `mqtt.topic_prefix`
+    pub prefix: String,
     /// `mqtt.servers`
     pub servers: Vec<String>,
     /// More lines of `[mqtt]`.
@@ -45,6 +47,7 @@ impl Home {
     pub fn new<S: ToString>(servers: impl IntoIterator<Item = S>) -> Self {
         Home {
             folder: tempfile::tempdir().unwrap(),
+            prefix: "p".to_owned(),
             servers: servers.into_iter().map(|server| server.to_string()).collect(),
             mqtt: String::new(),
             spool: "sync = \"1s\"".to_owned(),
@@ -65,11 +68,11 @@ impl Home {
 
     /// Writes the configuration and returns where it is.
     pub fn configure(&self) -> PathBuf {
-        let Home { servers, mqtt, spool, tables, .. } = self;
+        let Home { prefix, servers, mqtt, spool, tables, .. } = self;
         let (state, run, apply) = (self.path("state"), self.path("run"), self.path("apply"));
         let text = format!(
             "instance = \"test\"\nstate_dir = {state:?}\nruntime_dir = {run:?}\napply_dir = {apply:?}\n\n\
-             [mqtt]\nservers = {servers:?}\ntopic_prefix = \"p\"\n{mqtt}\n\n[spool]\n{spool}\n\n{tables}\n"
+             [mqtt]\nservers = {servers:?}\ntopic_prefix = {prefix:?}\n{mqtt}\n\n[spool]\n{spool}\n\n{tables}\n"
         );
         for folder in [&state, &run] {
             fs::create_dir_all(folder).unwrap();

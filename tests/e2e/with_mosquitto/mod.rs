@@ -24,6 +24,7 @@ mod modbus;
 mod outages;
 mod power_cut;
 mod rig;
+mod services;
 mod settings;
 mod tls;
 
