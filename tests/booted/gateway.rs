@@ -123,6 +123,18 @@ impl Gateway {
         now
     }
 
+    /// Waits until this invocation of the application is over, whatever comes behind it.
+    pub fn expect_another_or_none(&self, invocation: &str) {
+        let script = format!(
+            "[ $(systemctl show -P InvocationID {APP}) != {invocation} ] || ! systemctl is-active -q {APP} && echo over || true"
+        );
+        let deadline = Instant::now() + SOON;
+        while self.container.shell(&script) != "over" {
+            assert!(Instant::now() < deadline, "{invocation} is not over after {SOON:?}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
     /// A unit's invocation; another one after each start.
     pub fn invocation(&self, unit: &str) -> String {
         self.container.property(unit, "InvocationID")
