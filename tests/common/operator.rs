@@ -28,6 +28,14 @@ impl Operator {
         assert!(matches!(self.wire.read().unwrap(), Some(Packet::PubAck(_))));
     }
 
+    /// Has the broker forget what it keeps, with QoS 0: it queues that for nobody who is away. Returns when it is done.
+    pub fn forget(&mut self, topic: &str) {
+        let publish = Publish { retain: true, ..Publish::new(topic, QoS::AtMostOnce, Vec::new()) };
+        self.wire.write(&Packet::Publish(publish)).unwrap();
+        self.wire.write(&Packet::PingReq).unwrap();
+        assert!(matches!(self.wire.read().unwrap(), Some(Packet::PingResp)));
+    }
+
     /// Says good-bye.
     pub fn leave(mut self) {
         self.wire.write(&Packet::Disconnect).unwrap();

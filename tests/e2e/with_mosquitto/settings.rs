@@ -54,7 +54,11 @@ fn a_key_that_changed_while_the_gateway_was_off_never_comes_late_or_not_at_all()
             _ => _ = sidecar.terminate(),
         }
         operator.publish("p/config/mode", format!("full, after a {way}"), true);
-        operator.publish("p/config/gone", "", true);
+        match way {
+            "kill" => operator.publish("p/config/gone", "", true),
+            // Nobody will tell the sidecar.
+            _ => operator.forget("p/config/gone"),
+        }
         operator.publish("p/config/new", way, true);
         sidecar.start_again();
         let all = json!({ "mode": format!("full, after a {way}"), "limits/high": { "bar": 4 }, "new": way });
