@@ -2,7 +2,7 @@
 //!
 //! Constraints: a look costs a few small reads and nothing is kept. What is not there is not known: control groups of
 //! version 1, controllers that are off, kernels without `memory.peak` (before 5.19), descriptors of a process of another
-//! user (before 6.2).
+//! user (before 6.2, and in a unit with `ProtectProc=`).
 
 use crate::stats::AppUsage;
 use std::fs;

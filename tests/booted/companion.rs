@@ -15,6 +15,9 @@ fn an_application_that_starts_or_stops_is_never_left_alone() {
     assert_eq!(gateway.container.property(SIDECAR, "Result"), "success");
     let farewell = gateway.subscriber.expect_latest("p/status", |status| status["state"] == "offline").json();
     assert_eq!(farewell["reason"], "stopped", "{farewell}");
+    // Nor were its own children taken from it meanwhile.
+    let journal = gateway.container.shell(&format!("journalctl --unit={SIDECAR} --output=cat"));
+    assert!(!journal.contains("can't be read"), "{journal}");
 }
 
 #[test]
