@@ -15,6 +15,7 @@
 //!                        (with sync=true: a power cut); goes to the topic app/T below the prefix
 //!                    400 wrong topic, stream, parameter or body   408 the body took too long   413 too large
 //!                    429 the stream is full   507 the disk did not take it   503 stopping or stuck, with Retry-After
+//! GET  /v1/openapi.json   200: the description of all this for programs
 //! POST /v1/heartbeat 204: the application is alive; see app.heartbeat_timeout
 //! POST /v1/logs      body: lines of the application's log, 4000 at the most, as JSON or with text/plain as text (see `logs`)
 //!                    200 {"accepted":n,"shipped":n,"below_level":n,"suppressed":n} once what is shipped would survive a kill

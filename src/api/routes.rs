@@ -28,6 +28,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route { method: Method::GET,  path: "/v1/health",                 handler: |shared, _| Box::pin(views::health(shared)) },
     Route { method: Method::POST, path: "/v1/heartbeat",              handler: |shared, _| Box::pin(heartbeat::heartbeat(shared)) },
     Route { method: Method::POST, path: "/v1/logs",                   handler: |shared, call| Box::pin(logs::post(shared, call)) },
+    Route { method: Method::GET,  path: "/v1/openapi.json",           handler: |_, _| Box::pin(views::description()) },
     Route { method: Method::POST, path: "/v1/publish",                handler: |shared, call| Box::pin(publish::publish(shared, call)) },
     Route { method: Method::GET,  path: "/v1/services",               handler: |shared, _| Box::pin(services::services(shared)) },
     Route { method: Method::GET,  path: "/v1/status",                 handler: |shared, _| Box::pin(views::status(shared)) },
@@ -147,6 +148,21 @@ mod tests {
         assert!(found(Method::HEAD, "/v1/publish").unwrap_err().contains("POST only"));
         let error = found(Method::GET, "/v1/nothing").unwrap_err();
         assert!(ROUTES.iter().all(|route| error.contains(&route.name())), "{error}");
+    }
+
+    #[test]
+    fn no_route_ever_goes_undescribed_nor_a_description_without_its_route() {
+        let document: serde_json::Value = serde_json::from_str(super::super::views::DESCRIPTION).unwrap();
+        let described: Vec<String> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(move |method| (method, path)))
+            .map(|(method, path)| format!("{} {path}", method.to_uppercase()))
+            .collect();
+        let routes: Vec<String> = ROUTES.iter().map(Route::name).collect();
+        assert!(described.iter().all(|route| routes.contains(route)), "{described:?} are in openapi.json");
+        assert!(routes.iter().all(|route| described.contains(route)), "only {described:?} are in openapi.json");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The routes that only look: health, status, devices, metrics, and the last bytes of a port.
 
-use super::answer::{Answer, Error, json, text};
+use super::answer::{Answer, Error, json, json_text, text};
 use super::call::{self, Call, Shared, ask_status};
 use super::metrics;
 use crate::stats::HealthState;
@@ -21,6 +21,13 @@ pub(super) async fn status(shared: &Shared) -> Result<Answer, Error> {
 
 pub(super) async fn devices(shared: &Shared) -> Result<Answer, Error> {
     Ok(json(StatusCode::OK, &ask_status(&shared.api).await?.devices))
+}
+
+/// The description of all this, in OpenAPI 3.1.
+pub(super) const DESCRIPTION: &str = include_str!("openapi.json");
+
+pub(super) async fn description() -> Result<Answer, Error> {
+    Ok(json_text(StatusCode::OK, DESCRIPTION.to_owned()))
 }
 
 pub(super) async fn all_metrics(shared: &Shared) -> Result<Answer, Error> {

@@ -12,6 +12,7 @@ mod environment;
 mod frozen_disk;
 mod local_clients;
 mod metrics;
+mod openapi;
 mod rig;
 mod rude_broker;
 mod start;
