@@ -177,15 +177,13 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>, phases: Phases) {
 async fn hung_up(twin: &OwnedFd) {
     let socket = twin.try_clone().map(std::os::unix::net::UnixStream::from).and_then(UnixStream::from_std);
     let Ok(socket) = socket else { return pending().await };
-    while let Ok(ready) = socket.ready(Interest::READABLE).await {
+    // Of the readiness to read tokio shows the end of reading alone, which a half-closed socket has as well.
+    while let Ok(ready) = socket.ready(Interest::WRITABLE).await {
         if ready.is_write_closed() {
             return;
         }
-        if ready.is_read_closed() {
-            break;
-        }
-        // Nothing is read here: wait for the next event.
-        let _ = socket.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        // Nothing is written here: wait for the next event.
+        let _ = socket.try_io(Interest::WRITABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
     pending().await
 }
