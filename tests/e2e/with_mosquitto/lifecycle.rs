@@ -67,7 +67,7 @@ fn a_stop_during_an_outage_never_loses_the_backlog() {
 fn the_health_document_never_stays_away() {
     let world = World::new();
     let mut home = world.home();
-    home.tables += "[health]\ninterval = \"1s\"\n";
+    home.tables += "[health]\ninterval = \"1s\"\ndisk_free_min = \"off\"\n";
     let _sidecar = Sidecar::start(home);
     let healthy = |health: &serde_json::Value| health["health"]["state"] == "healthy" || health["state"] == "healthy";
     world.subscriber.expect("two health documents", crate::common::SOON, |inbox| {
