@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Beyond 65,535 unacknowledged lines, mosquitto_pub loses some and doesn't say so.
-const MOSQUITTO_PUB_LINES: usize = 60_000;
+pub const MOSQUITTO_PUB_LINES: usize = 60_000;
 /// Records in one request to the local API: below its limits of 1 MiB and 10,000.
 const REQUEST: usize = 5_000;
 
@@ -175,6 +175,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn rate(records: usize, time: Duration) -> f64 {
+/// Records in a second.
+pub fn rate(records: usize, time: Duration) -> f64 {
     records as f64 / time.as_secs_f64()
 }

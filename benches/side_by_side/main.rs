@@ -5,7 +5,8 @@
 //!      ├─ steady   ─┤              rivals      bare rumqttc, mosquitto_pub, socat | mosquitto_pub
 //!      ├─ framings ─┼─ on top of   latency     frames of serial lines, seen behind the broker
 //!      ├─ ports    ─┤              broker, subscriber, serial_line    what stands around them
-//!      ├─ rest     ─┤              process, gauges, scratch, tally    children, /proc, folders, medians
+//!      ├─ publish  ─┤              process, gauges, scratch, tally    children, /proc, folders, medians
+//!      ├─ rest     ─┤
 //!      └─ spool    ─┘
 //! ```
 //!
@@ -25,6 +26,7 @@ mod latency;
 mod machine;
 mod ports;
 mod process;
+mod publish;
 mod rest;
 mod rivals;
 mod scratch;
@@ -41,8 +43,8 @@ use std::process::ExitCode;
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Broken>;
 
-const USAGE: &str = "usage: benches/run [--quick] [drain] [steady] [framings] [ports] [rest] [spool]";
-const PARTS: [&str; 6] = ["drain", "steady", "framings", "ports", "rest", "spool"];
+const USAGE: &str = "usage: benches/run [--quick] [drain] [steady] [framings] [ports] [publish] [rest] [spool]";
+const PARTS: [&str; 7] = ["drain", "steady", "framings", "ports", "publish", "rest", "spool"];
 
 /// What the command line asks for.
 struct Order {
@@ -102,6 +104,9 @@ fn run(order: &Order) -> Result<()> {
     }
     if wanted("ports") {
         ports::run(&scratch, order.quick, &mut verdict)?;
+    }
+    if wanted("publish") {
+        publish::run(&scratch, order.quick, &mut verdict)?;
     }
     if wanted("rest") {
         rest::run(&scratch, order.quick, &mut verdict)?;
