@@ -26,5 +26,6 @@ mod common;
 mod gateway;
 mod gpio;
 mod machine;
+mod memory;
 mod power;
 mod serial;
