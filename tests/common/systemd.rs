@@ -24,8 +24,13 @@ case "$*" in
     *--follow*) exec sleep 600 ;;
     *_PID=1*) exec cat journal ;;
     *_SYSTEMD_INVOCATION_ID=*) exec cat lines ;;
-    *) exec cat log ;;
 esac
+# From the line with that cursor on, as the real one does; from the start, if there is none.
+for argument; do
+    case $argument in --cursor=*) cursor="${argument#--cursor=}" ;; esac
+done
+[ -n "$cursor" ] && grep --quiet --fixed-strings "$cursor" log && exec sed -n "/$cursor/,\$p" log
+exec cat log
 "#;
 
 /// The answers.
