@@ -8,8 +8,6 @@ use crate::record::{Retained, Sequenced, StreamId};
 use crate::spool::Batch;
 use crate::spool::thread::{CREDIT, Closed, cost};
 use crate::stats::{LinkState, LinkStatus};
-use std::collections::VecDeque;
-use std::ops::Bound;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -73,7 +71,7 @@ impl Publisher {
         loop {
             let patience = self.mqtt.ack_timeout;
             timeout(patience, self.fill(connection)).await.map_err(|_| LinkError::Stalled)??;
-            let all_sent = self.queue.values().all(VecDeque::is_empty);
+            let all_sent = self.queue.is_empty();
             if deadline.is_some() && all_sent && self.window.in_flight() == 0 && !more_to_come {
                 self.report().await?;
                 let waiting: u64 = self.wiring.spool.report().await?.iter().map(|stream| stream.waiting).sum();
@@ -109,21 +107,9 @@ impl Publisher {
 
     fn enqueue(&mut self, batch: Batch) {
         // Records of an earlier epoch will come again, or have come already.
-        if batch.epoch != self.epoch {
-            return;
+        if batch.epoch == self.epoch {
+            self.queue.enqueue(batch.stream, batch.records, batch.urgency);
         }
-        let Batch { stream, records, urgency, .. } = batch;
-        let mut moved = VecDeque::new();
-        // A stream keeps its order: what it has in less urgent places comes along.
-        for (_, less_urgent) in self.queue.range_mut((Bound::Excluded(urgency), Bound::Unbounded)) {
-            let (ours, others): (VecDeque<_>, _) =
-                std::mem::take(less_urgent).into_iter().partition(|(of, _)| *of == stream);
-            *less_urgent = others;
-            moved.extend(ours);
-        }
-        let queue = self.queue.entry(urgency).or_default();
-        queue.append(&mut moved);
-        queue.extend(records.into_iter().map(|record| (stream, record)));
     }
 
     /// Sends the retained messages that this connection has not seen yet.
@@ -141,7 +127,7 @@ impl Publisher {
             if let Some(message) = self.outbox.pop_front() {
                 let Some(id) = self.window.send(Sent::Retained, now_ms) else { break };
                 connection.publish(message, id).await?;
-            } else if let Some((stream, record)) = self.next_queued() {
+            } else if let Some((stream, record)) = self.queue.next() {
                 self.spent += cost(&record.record);
                 self.send(connection, stream, record, now_ms).await?;
             } else {
@@ -158,12 +144,6 @@ impl Publisher {
             self.report().await?;
         }
         Ok(())
-    }
-
-    /// The oldest of the most urgent records that are here: on a slow link an event doesn't wait for the credit's worth of a
-    /// backlog.
-    fn next_queued(&mut self) -> Option<(StreamId, Sequenced)> {
-        self.queue.values_mut().find_map(VecDeque::pop_front)
     }
 
     async fn send(

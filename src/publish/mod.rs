@@ -17,6 +17,7 @@
 //! Constraints: no more is held here than the spool's credit; at rest nothing wakes this task but the keep-alive.
 
 mod exchange;
+mod queue;
 mod timers;
 
 use crate::backoff::Backoff;
@@ -25,11 +26,12 @@ use crate::inflight::Window;
 use crate::mqtt::tls::Setup;
 use crate::mqtt::{Connection, LinkError, Message, Purpose, Session};
 use crate::pulse::Pulse;
-use crate::record::{Clock, Retained, Sequenced, StreamId};
+use crate::record::{Clock, Retained};
+use crate::spool::Batch;
 use crate::spool::thread::{Closed, Handle};
-use crate::spool::{Batch, Urgency};
 use crate::stats::{LinkState, LinkStatus};
-use std::collections::{BTreeMap, VecDeque};
+use queue::Queue;
+use std::collections::VecDeque;
 use std::time::Duration;
 use timers::Timers;
 use tokio::sync::{mpsc, watch};
@@ -93,7 +95,7 @@ pub struct Publisher {
     server: usize,
     window: Window,
     /// What waits for room in the window.
-    queue: BTreeMap<Urgency, VecDeque<(StreamId, Sequenced)>>,
+    queue: Queue,
     outbox: VecDeque<Message>,
     /// The retained messages as this connection has seen them.
     said: Vec<Message>,
@@ -129,7 +131,7 @@ impl Publisher {
             wiring,
             backoff: Backoff::new(BACKOFF.0, BACKOFF.1),
             server: 0,
-            queue: BTreeMap::new(),
+            queue: Queue::default(),
             outbox: VecDeque::new(),
             said: Vec::new(),
             epoch: 0,
