@@ -1,4 +1,6 @@
-//! The in-flight window: which packet id stands for which record, and what may be trimmed. Pure.
+//! The in-flight window: which packet id stands for which records, and what may be trimmed. Pure.
+//!
+//! A message carries one record of a stream, or a run of them that follow each other in it; a run is acknowledged as a whole.
 //!
 //! MQTT 3.1.1 section 4.6 lets a broker acknowledge in another order than we sent, and a bad one acknowledges late, twice or
 //! never. A stream is trimmed up to the last record before which nothing is missing, so an acknowledgement out of turn is
@@ -8,19 +10,21 @@
 use crate::record::StreamId;
 use std::collections::{HashMap, VecDeque};
 
-/// Records per stream that may be sent ahead of one whose acknowledgement is missing, in windows: what bounds memory
+/// Messages that may be sent ahead of one whose acknowledgement is missing, in windows: what bounds memory
 /// when a broker acknowledges everything but one record.
 const SPAN: usize = 4;
 
 /// What a packet id stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// A record of the spool.
-    Record {
-        /// Its stream.
+    /// Records of the spool that follow each other in their stream.
+    Records {
+        /// Their stream.
         stream: StreamId,
-        /// Its sequence number.
-        seq: u64,
+        /// The sequence number of the first one.
+        first: u64,
+        /// The sequence number of the last one: the same, if there is one only. Numbers between the two may be missing.
+        last: u64,
     },
     /// A retained message, which the spool knows nothing of.
     Retained,
@@ -36,7 +40,7 @@ pub enum Acknowledged {
         /// Everything up to this number has been acknowledged.
         upto: u64,
     },
-    /// A record, but an older one is still missing.
+    /// Records, but an older one is still missing.
     OutOfTurn,
     /// A retained message.
     Retained,
@@ -53,8 +57,17 @@ pub struct Window {
     slots: HashMap<u16, (Sent, u64)>,
     /// The id that is used next, if it is free.
     next_id: u16,
-    /// For each stream what has been sent and can't be trimmed yet: number, and whether it is done with.
-    order: Vec<VecDeque<(u64, bool)>>,
+    /// For each stream what has been sent and can't be trimmed yet.
+    order: Vec<VecDeque<Run>>,
+}
+
+/// Records that travel together.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    first: u64,
+    last: u64,
+    /// The broker has them.
+    done: bool,
 }
 
 impl Window {
@@ -88,10 +101,10 @@ impl Window {
         }
         let id = self.free_id();
         self.slots.insert(id, (sent, now_ms));
-        if let Sent::Record { stream, seq } = sent
+        if let Sent::Records { stream, first, last } = sent
             && let Some(order) = self.order.get_mut(stream.index())
         {
-            order.push_back((seq, false));
+            order.push_back(Run { first, last, done: false });
         }
         Some(id)
     }
@@ -112,21 +125,22 @@ impl Window {
         let Some((sent, _)) = self.slots.remove(&id) else { return Acknowledged::Unsolicited };
         match sent {
             Sent::Retained => Acknowledged::Retained,
-            Sent::Record { stream, seq } => self.settle(stream, seq),
+            Sent::Records { stream, first, .. } => self.settle(stream, first),
         }
     }
 
-    fn settle(&mut self, stream: StreamId, seq: u64) -> Acknowledged {
+    /// The run that begins with this record is done with.
+    fn settle(&mut self, stream: StreamId, first: u64) -> Acknowledged {
         let Some(order) = self.order.get_mut(stream.index()) else { return Acknowledged::Unsolicited };
         // Numbers ascend, because a stream is read in order.
-        if let Ok(place) = order.binary_search_by_key(&seq, |(seq, _)| *seq)
-            && let Some((_, done)) = order.get_mut(place)
+        if let Ok(place) = order.binary_search_by_key(&first, |run| run.first)
+            && let Some(run) = order.get_mut(place)
         {
-            *done = true;
+            run.done = true;
         }
         let mut upto = None;
-        while let Some(&(seq, true)) = order.front() {
-            upto = Some(seq);
+        while let Some(&Run { last, done: true, .. }) = order.front() {
+            upto = Some(last);
             order.pop_front();
         }
         upto.map_or(Acknowledged::OutOfTurn, |upto| Acknowledged::Trim { stream, upto })
@@ -146,7 +160,7 @@ mod tests {
     const STREAM: StreamId = StreamId::TELEMETRY;
 
     fn record(seq: u64) -> Sent {
-        Sent::Record { stream: STREAM, seq }
+        Sent::Records { stream: STREAM, first: seq, last: seq }
     }
 
     #[test]
@@ -210,23 +224,91 @@ mod tests {
         assert_eq!(window.acknowledge(retained), Acknowledged::Retained);
     }
 
+    #[test]
+    fn a_run_is_never_trimmed_in_part() {
+        let mut window = Window::new(3, 3);
+        let run = |first, last| Sent::Records { stream: STREAM, first, last };
+        let [ten, one, five] = [run(1, 10), run(11, 11), run(15, 20)].map(|sent| window.send(sent, 0).unwrap());
+        assert_eq!(window.in_flight(), 3, "a message each");
+        assert_eq!(window.acknowledge(one), Acknowledged::OutOfTurn);
+        assert_eq!(window.acknowledge(ten), Acknowledged::Trim { stream: STREAM, upto: 11 });
+        assert_eq!(window.acknowledge(five), Acknowledged::Trim { stream: STREAM, upto: 20 });
+    }
+
+    /// What happens to the window.
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// A run of so many records of a stream, so many numbers behind the one before, is sent.
+        Send { stream: u8, skip: u64, count: u64 },
+        /// A retained message is sent.
+        Retain,
+        /// One of the messages in flight is acknowledged.
+        Acknowledge(prop::sample::Index),
+        /// A message that is in flight no more, or never was, is acknowledged.
+        Stray(u16),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            5 => (0..3u8, 0..3u64, 1..20u64).prop_map(|(stream, skip, count)| Step::Send { stream, skip, count }),
+            1 => Just(Step::Retain),
+            5 => any::<prop::sample::Index>().prop_map(Step::Acknowledge),
+            1 => any::<u16>().prop_map(Step::Stray),
+        ]
+    }
+
     proptest! {
-        /// Whatever the order of acknowledgements, what is trimmed is the longest run of acknowledged records.
+        /// The model notes for every record whether the broker has it. What is trimmed is the longest run of those, always.
         #[test]
-        fn trim_never_passes_a_gap(order in Just((0..40u64).collect::<Vec<_>>()).prop_shuffle()) {
-            let mut window = Window::new(40, 3);
-            let ids: Vec<u16> = (0..40).map(|seq| window.send(record(seq), 0).unwrap()).collect();
-            let mut acked = [false; 40];
-            for seq in order {
-                let seq = usize::try_from(seq).unwrap();
-                acked[seq] = true;
-                let run = acked.iter().take_while(|acked| **acked).count();
-                match window.acknowledge(ids[seq]) {
-                    Acknowledged::Trim { upto, .. } => prop_assert_eq!(upto + 1, run as u64),
-                    other => prop_assert_eq!(other, Acknowledged::OutOfTurn),
+        fn trim_never_passes_a_gap(size in 1..9u16, steps in prop::collection::vec(step(), 0..200)) {
+            let mut window = Window::new(size, 3);
+            let mut flying: Vec<(u16, Sent)> = Vec::new();
+            // By stream: the numbers that were sent, in order, and whether the broker has them.
+            let mut sent: [Vec<(u64, bool)>; 3] = Default::default();
+            let mut trimmed = [0; 3];
+            for step in steps {
+                let message = match step {
+                    Step::Send { stream, skip, count } => {
+                        let first = sent[usize::from(stream)].last().map_or(1, |(seq, _)| seq + 1) + skip;
+                        Sent::Records { stream: StreamId(stream), first, last: first + count - 1 }
+                    }
+                    Step::Retain => Sent::Retained,
+                    Step::Acknowledge(index) if !flying.is_empty() => {
+                        let (id, message) = flying.swap_remove(index.index(flying.len()));
+                        let got = window.acknowledge(id);
+                        let Sent::Records { stream, first, last } = message else {
+                            prop_assert_eq!(got, Acknowledged::Retained);
+                            continue;
+                        };
+                        let all = &mut sent[stream.index()];
+                        all.iter_mut().filter(|(seq, _)| (first..=last).contains(seq)).for_each(|(_, has)| *has = true);
+                        let upto = all.iter().take_while(|(_, has)| *has).last().map_or(0, |(seq, _)| *seq);
+                        let expected = match upto > trimmed[stream.index()] {
+                            true => Acknowledged::Trim { stream, upto },
+                            false => Acknowledged::OutOfTurn,
+                        };
+                        trimmed[stream.index()] = upto;
+                        prop_assert_eq!(got, expected);
+                        continue;
+                    }
+                    Step::Stray(id) if !flying.iter().any(|(flies, _)| *flies == id) => {
+                        prop_assert_eq!(window.acknowledge(id), Acknowledged::Unsolicited);
+                        continue;
+                    }
+                    Step::Acknowledge(_) | Step::Stray(_) => continue,
+                };
+                let room = window.has_room();
+                let id = window.send(message, 0);
+                prop_assert_eq!(id.is_some(), room);
+                let Some(id) = id else { continue };
+                prop_assert!(id != 0 && !flying.iter().any(|(flies, _)| *flies == id));
+                flying.push((id, message));
+                prop_assert!(flying.len() <= usize::from(size));
+                if let Sent::Records { stream, first, last } = message {
+                    sent[stream.index()].extend((first..=last).map(|seq| (seq, false)));
                 }
+                prop_assert_eq!(window.in_flight(), flying.len());
             }
-            prop_assert_eq!(window.in_flight(), 0);
         }
     }
 }

@@ -159,7 +159,9 @@ impl Publisher {
             let detail = format!("{} bytes, mqtt.max_payload is {}", payload.len(), self.mqtt.max_payload);
             return Ok(self.wiring.spool.discard(stream, record.seq, detail).await?);
         }
-        let Some(id) = self.window.send(Sent::Record { stream, seq: record.seq }, now_ms) else { return Ok(()) };
+        let Some(id) = self.window.send(Sent::Records { stream, first: record.seq, last: record.seq }, now_ms) else {
+            return Ok(());
+        };
         if let Some(highest) = self.highest.get_mut(stream.index()) {
             if record.seq <= *highest {
                 self.count(|status| status.repeated += 1);
