@@ -1,0 +1,214 @@
+//! The byte stream to a broker: host name, TCP, TLS, and whole packets out of the bytes.
+//!
+//! Both versions of MQTT cut the stream in the same way (section 2.2 of both): one byte for the packet's kind, one to four for the
+//! length of the rest, the rest.
+//!
+//! Constraints: what is written waits in a buffer until it is flushed or [`WRITE_AT`] bytes have come together, so that many packets
+//! cost one system call. Reading and flushing are cancel-safe: what was read stays in the buffer, and what was written has
+//! left it. A packet that is larger than agreed is refused by its length, before its bytes are taken in.
+
+use super::LinkError;
+use super::tls::{Setup, TlsError};
+use crate::config::Server;
+use bytes::BytesMut;
+use rustls::pki_types::ServerName;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+
+/// Bytes that are written at once.
+const WRITE_AT: usize = 16 * 1024;
+/// Room for one read, in bytes.
+const READ_AT: usize = 8 * 1024;
+/// A buffer that has grown larger than this, in bytes, for a large packet is let go of afterwards.
+const KEPT: usize = 64 * 1024;
+
+/// Whatever carries the bytes.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// An open byte stream, with its buffers.
+pub(super) struct Transport {
+    stream: Box<dyn Stream>,
+    incoming: BytesMut,
+    outgoing: BytesMut,
+    max_incoming: usize,
+}
+
+impl Transport {
+    /// Connects, by `deadline` at the latest. No packet larger than `max_incoming` bytes is taken in. Cancel-safe: a half-made
+    /// connection is dropped.
+    pub(super) async fn open(
+        server: &Server,
+        tls: &mut Setup,
+        max_incoming: usize,
+        deadline: Instant,
+    ) -> Result<Transport, LinkError> {
+        let config = if server.tls { Some(tls.config()?) } else { None };
+        let tcp = connect(server, deadline).await?;
+        let stream: Box<dyn Stream> = match config {
+            None => Box::new(tcp),
+            Some(config) => {
+                let name = ServerName::try_from(server.host.clone())
+                    .map_err(|_| TlsError::Other(format!("{} is no name that a certificate can have", server.host)))?;
+                let connecting = TlsConnector::from(Arc::clone(&config)).connect(name, tcp).await;
+                Box::new(connecting.map_err(|error| match has_hung_up(&error) {
+                    true => LinkError::Tls(TlsError::HungUp),
+                    false => of_io(error, tls),
+                })?)
+            }
+        };
+        Ok(Transport { stream, incoming: BytesMut::new(), outgoing: BytesMut::new(), max_incoming })
+    }
+
+    /// The next packet, whole. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<BytesMut, LinkError> {
+        loop {
+            if let Some(packet) = split(&mut self.incoming, self.max_incoming)? {
+                return Ok(packet);
+            }
+            self.incoming.reserve(READ_AT);
+            if self.stream.read_buf(&mut self.incoming).await.map_err(LinkError::Network)? == 0 {
+                return Err(LinkError::Closed);
+            }
+        }
+    }
+
+    /// What goes out with the next flush. Packets are appended here.
+    pub(super) fn outgoing(&mut self) -> &mut BytesMut {
+        &mut self.outgoing
+    }
+
+    /// Writes if enough has come together that it is worth it.
+    pub(super) async fn settle(&mut self) -> Result<(), LinkError> {
+        match self.outgoing.len() < WRITE_AT {
+            true => Ok(()),
+            false => self.write_all().await,
+        }
+    }
+
+    /// Writes out everything. Cancel-safe.
+    pub(super) async fn flush(&mut self) -> Result<(), LinkError> {
+        self.write_all().await?;
+        self.stream.flush().await.map_err(LinkError::Network)
+    }
+
+    async fn write_all(&mut self) -> Result<(), LinkError> {
+        while !self.outgoing.is_empty() {
+            if self.stream.write_buf(&mut self.outgoing).await.map_err(LinkError::Network)? == 0 {
+                return Err(LinkError::Closed);
+            }
+        }
+        if self.outgoing.capacity() > KEPT {
+            self.outgoing = BytesMut::new();
+        }
+        Ok(())
+    }
+}
+
+/// Tries the host's addresses in turn. None but the last gets more than half of the time that is left.
+async fn connect(server: &Server, deadline: Instant) -> Result<TcpStream, LinkError> {
+    let found = lookup_host((server.host.as_str(), server.port)).await.map_err(LinkError::Network)?;
+    let addresses: Vec<SocketAddr> = found.collect();
+    let mut last = LinkError::Network(io::Error::new(io::ErrorKind::NotFound, "the host name has no address"));
+    for (place, address) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = if place + 1 == addresses.len() { left } else { left / 2 };
+        match timeout(share.max(Duration::from_millis(1)), TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true).map_err(LinkError::Network)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = LinkError::Network(error),
+            Err(_) => last = LinkError::ConnectTimeout,
+        }
+    }
+    Err(last)
+}
+
+/// What a failed read or write says, if TLS is the reason.
+pub(super) fn of_io(error: io::Error, tls: &Setup) -> LinkError {
+    match TlsError::of_io(&error, tls.clock()) {
+        Some(error) => LinkError::Tls(error),
+        None => LinkError::Network(error),
+    }
+}
+
+/// Whether it was the other side that ended the connection.
+fn has_hung_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+}
+
+/// Takes the first packet out of the buffer, if it is there as a whole.
+fn split(buffer: &mut BytesMut, max: usize) -> Result<Option<BytesMut>, LinkError> {
+    let mut rest = 0usize;
+    for (place, byte) in (0u32..).zip(buffer.iter().skip(1).take(4)) {
+        rest |= usize::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            let whole = rest + 2 + usize::try_from(place).unwrap_or_default();
+            if rest > max {
+                return Err(LinkError::Protocol(format!("a packet of {whole} bytes; {max} are taken at the most")));
+            }
+            if buffer.len() < whole {
+                buffer.reserve(whole - buffer.len());
+                return Ok(None);
+            }
+            return Ok(Some(buffer.split_to(whole)));
+        }
+        if place == 3 {
+            return Err(LinkError::Protocol("a packet's length has more than four bytes".to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lengths(bytes: &[u8], max: usize) -> Result<Vec<usize>, String> {
+        let mut buffer = BytesMut::from(bytes);
+        let mut found = Vec::new();
+        while let Some(packet) = split(&mut buffer, max).map_err(|error| error.to_string())? {
+            found.push(packet.len());
+        }
+        found.push(buffer.len());
+        Ok(found)
+    }
+
+    #[test]
+    fn packets_never_run_into_each_other() {
+        assert_eq!(lengths(&[], 10), Ok(vec![0]));
+        assert_eq!(lengths(&[0xd0], 10), Ok(vec![1]));
+        assert_eq!(lengths(&[0xd0, 0], 10), Ok(vec![2, 0]));
+        assert_eq!(lengths(&[0x40, 2, 0, 1, 0xd0, 0, 0x40, 2, 0], 10), Ok(vec![4, 2, 3]));
+        let mut long = vec![0x30, 0xc8, 0x01];
+        long.extend([0; 200]);
+        assert_eq!(lengths(&long, 200), Ok(vec![203, 0]));
+        assert_eq!(lengths(&long[..202], 200), Ok(vec![202]));
+    }
+
+    #[test]
+    fn a_packet_that_is_too_large_is_never_waited_for() {
+        let error = lengths(&[0x30, 0xff, 0xff, 0xff, 0x7f], 4096).unwrap_err();
+        assert!(error.contains("a packet of 268435460 bytes; 4096 are taken at the most"), "{error}");
+        assert!(lengths(&[0x30, 0x80, 0x80, 0x80, 0x80], 4096).unwrap_err().contains("more than four bytes"));
+        assert_eq!(lengths(&[0x30, 0x80, 0x80, 0x80], 4096), Ok(vec![4]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_ever_lose_their_place(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(lengths) = lengths(&bytes, 100) {
+                prop_assert_eq!(lengths.iter().sum::<usize>(), bytes.len());
+            }
+        }
+    }
+}
