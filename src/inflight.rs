@@ -94,6 +94,11 @@ impl Window {
         self.slots.len()
     }
 
+    /// Whether a retained message waits for its acknowledgement.
+    pub fn awaits_retained(&self) -> bool {
+        self.slots.values().any(|(sent, _)| *sent == Sent::Retained)
+    }
+
     /// A packet id for what is about to be sent, if the window has room.
     pub fn send(&mut self, sent: Sent, now_ms: u64) -> Option<u16> {
         if !self.has_room() {
@@ -221,7 +226,9 @@ mod tests {
         let retained = window.send(Sent::Retained, 0).unwrap();
         let id = window.send(record(7), 0).unwrap();
         assert_eq!(window.acknowledge(id), Acknowledged::Trim { stream: STREAM, upto: 7 });
+        assert!(window.awaits_retained());
         assert_eq!(window.acknowledge(retained), Acknowledged::Retained);
+        assert!(!window.awaits_retained());
     }
 
     #[test]

@@ -249,6 +249,15 @@ pub struct Retained {
     pub payload: String,
 }
 
+/// A message that the broker keeps on a topic of others, such as Home Assistant's; without a payload that topic is cleared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    /// The whole topic.
+    pub topic: String,
+    /// JSON, or nothing.
+    pub payload: String,
+}
+
 /// The sequence numbers that a submission got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {

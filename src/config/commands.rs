@@ -61,11 +61,62 @@ fn patterns(section: &Section<'_>, report: &mut Report<'_>) -> Vec<String> {
 }
 
 impl Commands {
+    /// Whether a command whose data is this text is allowed.
+    pub fn allows(&self, text: &[u8]) -> bool {
+        self.allow.is_empty() || self.allow.iter().any(|pattern| matches(pattern.as_bytes(), text))
+    }
+
     /// As the effective configuration shows it.
     pub(super) fn toml(&self) -> String {
         let allow: Vec<String> = self.allow.iter().map(|pattern| quoted(pattern)).collect();
         let allow = if allow.is_empty() { String::new() } else { format!("allow = [{}], ", allow.join(", ")) };
         let reply = self.reply.map(|reply| format!(", reply = \"{}\"", duration_text(reply))).unwrap_or_default();
         format!("{{ {allow}rate = {}, ttl = \"{}\"{reply} }}", self.rate, duration_text(self.ttl))
+    }
+}
+
+/// Whether `*` in the pattern can stand for something that makes it the text. Takes the product of their lengths at the
+/// most.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // Behind the latest star, and where in the text what it stands for ends.
+    let mut star = None;
+    while let Some(byte) = text.get(t) {
+        match pattern.get(p) {
+            Some(b'*') => {
+                p += 1;
+                star = Some((p, t));
+            }
+            Some(same) if same == byte => (p, t) = (p + 1, t + 1),
+            _ => {
+                let Some((behind, end)) = star else { return false };
+                star = Some((behind, end + 1));
+                (p, t) = (behind, end + 1);
+            }
+        }
+    }
+    pattern.get(p..).is_none_or(|rest| rest.iter().all(|byte| *byte == b'*'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What the pattern says, word for word.
+    fn matches_slowly(pattern: &[u8], text: &[u8]) -> bool {
+        match (pattern.split_first(), text.split_first()) {
+            (None, text) => text.is_none(),
+            (Some((b'*', rest)), _) => (0..=text.len()).any(|skip| matches_slowly(rest, &text[skip..])),
+            (Some((one, rest)), Some((other, text))) => one == other && matches_slowly(rest, text),
+            (Some(_), None) => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_never_matches_what_it_does_not_say(pattern in "[ab*]{0,8}", text in "[ab]{0,10}") {
+            prop_assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), matches_slowly(pattern.as_bytes(), text.as_bytes()));
+        }
     }
 }

@@ -42,6 +42,7 @@ impl Config {
             out.table("[discovery]");
             out.text("filter", filter);
         }
+        self.homeassistant.toml(&mut out);
         for file in &self.managed_files {
             file.toml(&mut out);
         }

@@ -27,6 +27,7 @@ pub(super) const ROOT: Schema = Schema {
         "managed_file",
         "apply_dir",
         "discovery",
+        "homeassistant",
         "health",
         "api",
     ],
@@ -150,6 +151,13 @@ pub(super) const MODBUS_POLL: Schema = Schema {
     ],
 };
 pub(super) const DISCOVERY: Schema = Schema { name: "discovery", title: "in [discovery]", keys: &["filter"] };
+pub(super) const HOMEASSISTANT: Schema =
+    Schema { name: "homeassistant", title: "in [homeassistant]", keys: &["enable", "prefix", "sensor"] };
+pub(super) const HOMEASSISTANT_SENSOR: Schema = Schema {
+    name: "homeassistant.sensor",
+    title: "in [[homeassistant.sensor]]",
+    keys: &["device", "field", "name", "unit_of_measurement", "device_class", "state_class"],
+};
 pub(super) const MANAGED_FILE: Schema = Schema {
     name: "managed_file",
     title: "in [[managed_file]]",
@@ -191,8 +199,10 @@ pub(super) const HEALTH: Schema = Schema {
     ],
 };
 
-const ALL: [&Schema; 17] = [
+const ALL: [&Schema; 19] = [
     &DISCOVERY,
+    &HOMEASSISTANT,
+    &HOMEASSISTANT_SENSOR,
     &MANAGED_FILE,
     &ROOT,
     &APP,

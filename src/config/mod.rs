@@ -5,7 +5,7 @@
 //!
 //! The way from text to this: `load` reads the files and merges them as a `tree` that knows where each value stands;
 //! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams`, `serial`, `framing`, `port`, `modbus`, `gpio`
-//! `health` and `api` say what each key may be, with `values` and `units` for single values and `keys` for what exists at all;
+//! `health`, `homeassistant` and `api` say what each key may be, with `values` and `units` for single values and `keys` for what exists at all;
 //! `effective` prints it back as TOML.
 //!
 //! A new key: its name in `keys`, its reading in the file of its section, its printing in `effective`, its line in
@@ -20,6 +20,7 @@ mod effective;
 mod framing;
 mod gpio;
 mod health;
+mod homeassistant;
 mod keys;
 mod load;
 mod managed;
@@ -76,6 +77,8 @@ pub struct Config {
     pub apply_dir: PathBuf,
     /// The topic filter of other gateways' statuses; `None`: they are not looked for.
     pub discovery: Option<String>,
+    /// Home Assistant.
+    pub homeassistant: HomeAssistant,
     /// Health reports.
     pub health: Health,
     /// The local socket.
@@ -502,6 +505,34 @@ pub struct Safe {
     pub value: bool,
     /// How long the broker or the application must be away before it is applied, 0 to 1 day (default 30 s).
     pub after: Duration,
+}
+
+/// `[homeassistant]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HomeAssistant {
+    /// Whether it is told of the devices (default no).
+    pub enable: bool,
+    /// Its discovery prefix (default `homeassistant`).
+    pub prefix: String,
+    /// What it can't know of values.
+    pub sensors: Vec<Sensor>,
+}
+
+/// `[[homeassistant.sensor]]`: a value of a serial device, or more about one of a Modbus unit
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sensor {
+    /// A serial device or a Modbus unit.
+    pub device: String,
+    /// Keys in the record's data, with dots between; unique with the device.
+    pub field: String,
+    /// What users see (default: the field).
+    pub name: Option<String>,
+    /// As Home Assistant writes it: `kWh`, `°C`.
+    pub unit_of_measurement: Option<String>,
+    /// One of Home Assistant's: `energy`, `temperature`.
+    pub device_class: Option<String>,
+    /// `measurement`, `total` or `total_increasing` (default: a Modbus number is a measurement).
+    pub state_class: Option<&'static str>,
 }
 
 /// `[health]`

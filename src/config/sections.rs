@@ -3,8 +3,8 @@
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
 use super::{
-    Config, Spool, Surroundings, Sync, api, app, discovery, gpio, health, keys, managed, modbus, mqtt, serial, streams,
-    values,
+    Config, Gpio, Serial, Spool, Surroundings, Sync, api, app, discovery, gpio, health, homeassistant, keys, managed,
+    modbus, mqtt, serial, streams, values,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,15 +40,20 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
     let apply_dir = root.read(report, "apply_dir", |value| {
         values::absolute_path(values::text(value)?, "/var/lib/pillion-apply/gateway")
     });
+    let streams = streams::read(&root, report, &spool_section, spool.segment_bytes);
+    let serial = serial::read(&root, report, mqtt.max_payload, &mut taken);
+    let modbus = modbus::read(&root, report, mqtt.max_payload, &mut taken);
+    let gpio = gpio::read(&root, report, &mut taken.names);
     Config {
+        homeassistant: homeassistant::read(&root, report, &devices(&serial, &modbus, &gpio)),
         discovery: discovery::read(&root, report),
         managed_files: managed::read(&root, report, app.unit.as_deref()),
         apply_dir: apply_dir.unwrap_or_else(|| Path::new("/var/lib/pillion-apply").join(&instance)),
         app,
-        streams: streams::read(&root, report, &spool_section, spool.segment_bytes),
-        serial: serial::read(&root, report, mqtt.max_payload, &mut taken),
-        modbus: modbus::read(&root, report, mqtt.max_payload, &mut taken),
-        gpio: gpio::read(&root, report, &mut taken.names),
+        streams,
+        serial,
+        modbus,
+        gpio,
         health: health::read(&root, report),
         api: api::read(&root, report),
         instance,
@@ -57,6 +62,21 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
         mqtt,
         spool,
     }
+}
+
+/// Every device that has values, and how they can be named.
+fn devices<'d>(
+    serial: &'d [Serial],
+    modbus: &'d [modbus::Bus],
+    gpio: &'d [Gpio],
+) -> Vec<(&'d str, homeassistant::Values)> {
+    use homeassistant::Values;
+    let names = |unit: &modbus::Unit| unit.polls.iter().map(|poll| poll.name.clone()).collect();
+    let units = modbus.iter().flat_map(|bus| &bus.units);
+    let serial = serial.iter().map(|device| (device.name.as_str(), Values::Any));
+    let units = units.map(|unit| (unit.name.as_str(), Values::Named(names(unit))));
+    let lines = gpio.iter().map(|line| (line.name.as_str(), Values::None));
+    serial.chain(units).chain(lines).collect()
 }
 
 fn instance(root: &Section<'_>, report: &mut Report<'_>, context: &Context<'_>) -> String {

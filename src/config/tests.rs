@@ -164,6 +164,27 @@ const WRONG: &[(&str, &str)] = &[
         "2:10: discovery.filter: \"pillion/#\" is no filter of statuses; end it with /status, with + for any level before, as in \
          \"pillion/+/+/status\"",
     ),
+    (
+        "[homeassistant]\nenable = \"yes\"\nprefix = \"ha/#\"\nsensor = 1",
+        "2:10: homeassistant.enable: \"yes\" is neither true nor false; write one of them, without quotes\n\
+         3:10: homeassistant.prefix: \"ha/#\" is no topic that others can stand below; give Home Assistant's discovery prefix, \
+         such as \"homeassistant\"\n\
+         4:10: homeassistant.sensor: 1 is not a list; write [[homeassistant.sensor]] once for each",
+    ),
+    (
+        "[[serial]]\nname = \"a\"\npath = \"/dev/a\"\n[[homeassistant.sensor]]\ndevice = \"b\"\nfield = \"x\"\n\
+         [[homeassistant.sensor]]\ndevice = \"a\"\nfield = \"a[0]\"\nstate_class = \"rising\"",
+        "5:10: homeassistant.sensor[0].device: there is no device \"b\"; give the name of one\n\
+         9:9: homeassistant.sensor[1].field: \"a[0]\" is not a value's name of at most 64 bytes; write one such as \"kWh\", or \
+         \"phase1.power\" for {\"phase1\":{\"power\":…}}\n\
+         10:15: homeassistant.sensor[1].state_class: \"rising\" is not known; write \"measurement\", \"total\" or \
+         \"total_increasing\"",
+    ),
+    (
+        "[[modbus]]\nname = \"b\"\npath = \"/dev/a\"\n[[modbus.unit]]\nname = \"u\"\nunit = 1\n[[modbus.unit.poll]]\n\
+         name = \"power\"\ntable = \"input\"\naddress = 0\n[[homeassistant.sensor]]\ndevice = \"u\"\nfield = \"volt\"",
+        "13:9: homeassistant.sensor[0].field: \"volt\" is none of what is read there: power",
+    ),
     ("[app]\nconfig = 1", "2:10: app.config: 1 is neither true nor false; write one of them, without quotes"),
     (
         "[api]\nallow_users = \"app\"\nallow_groups = [\"a:b\"]",
@@ -444,7 +465,7 @@ const WRONG: &[(&str, &str)] = &[
     (
         "\"\\u001b[31m\" = 1",
         "1:1: \"\\u{1b}[31m\": unknown key; there are instance, state_dir, runtime_dir, app, mqtt, spool, stream, serial, \
-         modbus, gpio, managed_file, apply_dir, discovery, health, api",
+         modbus, gpio, managed_file, apply_dir, discovery, homeassistant, health, api",
     ),
     // The design's, not built yet.
     (

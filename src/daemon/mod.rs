@@ -9,6 +9,7 @@
 //! was under way what became of it; what they took goes through ingest into the spool; the publisher delivers what it can
 //! within [`DRAIN`] and says good-bye; the spool is closed.
 
+mod announcing;
 mod devices;
 mod inward;
 
@@ -221,6 +222,7 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
         stop: &sources_stop,
         sources: &mut sources,
     };
+    let announcements = announcing::start(&config);
     let configured = devices::Configured { serial: config.serial, modbus: config.modbus, gpio: config.gpio };
     let Devices { shown: devices, rules, orders_to } = devices::start(configured, ground);
 
@@ -327,6 +329,7 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
             spool: spool.clone(),
             batches,
             retained: retained_shown,
+            announcements,
             status: link,
             clock: host::now,
             pulse: heart.pulse("publish"),

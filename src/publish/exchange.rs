@@ -4,7 +4,7 @@ use super::timers::NEVER;
 use super::{Lost, Publisher, STATUS_TOPIC};
 use crate::inflight::{Acknowledged, Sent};
 use crate::mqtt::{Connection, LinkError, Message, Received};
-use crate::record::{Retained, Sequenced, StreamId};
+use crate::record::{Announcement, Retained, Sequenced, StreamId};
 use crate::spool::Batch;
 use crate::spool::thread::{CREDIT, Closed, cost};
 use crate::stats::{LinkState, LinkStatus};
@@ -39,6 +39,7 @@ impl Publisher {
         self.outbox.clear();
         self.said.clear();
         self.refresh_retained();
+        self.announce();
         let since_ms = (self.wiring.clock)().wall_ms;
         self.wiring.status.send_modify(|status| {
             status.state = LinkState::Connected;
@@ -117,6 +118,16 @@ impl Publisher {
         let messages = self.retained();
         self.outbox.extend(messages.iter().filter(|message| !self.said.contains(message)).cloned());
         self.said = messages;
+    }
+
+    /// What others shall find at the broker goes behind that.
+    fn announce(&mut self) {
+        let message = |Announcement { topic, payload }: &Announcement| Message {
+            topic: topic.clone(),
+            payload: payload.clone().into_bytes(),
+            retain: true,
+        };
+        self.outbox.extend(self.wiring.announcements.messages.iter().map(message));
     }
 
     /// Sends what the window has room for, retained messages first.
@@ -212,11 +223,24 @@ impl Publisher {
                 true
             }
             Acknowledged::OutOfTurn => true,
-            Acknowledged::Retained => false,
+            Acknowledged::Retained => {
+                if self.outbox.is_empty() && !self.window.awaits_retained() {
+                    self.announced();
+                }
+                false
+            }
             Acknowledged::Unsolicited => {
                 self.count(|status| status.unsolicited_acks += 1);
                 false
             }
+        }
+    }
+
+    /// The broker has all retained messages.
+    fn announced(&mut self) {
+        if let Some(delivered) = self.wiring.announcements.delivered.take() {
+            self.wiring.announcements.messages.retain(|message| !message.payload.is_empty());
+            let _ = delivered.send(());
         }
     }
 

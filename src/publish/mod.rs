@@ -26,7 +26,7 @@ use crate::inflight::Window;
 use crate::mqtt::tls::Setup;
 use crate::mqtt::{Connection, LinkError, Message, Purpose, Session};
 use crate::pulse::Pulse;
-use crate::record::{Clock, Retained};
+use crate::record::{Announcement, Clock, Retained};
 use crate::spool::Batch;
 use crate::spool::thread::{Closed, Handle};
 use crate::stats::{LinkState, LinkStatus};
@@ -34,7 +34,7 @@ use queue::Queue;
 use std::collections::VecDeque;
 use std::time::Duration;
 use timers::Timers;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 /// Delays between tries, once every server has been tried.
@@ -47,6 +47,8 @@ pub struct Wiring {
     pub batches: mpsc::Receiver<Batch>,
     /// Messages that the broker keeps; the first of them is the birth.
     pub retained: watch::Receiver<Vec<Retained>>,
+    /// What others shall find at the broker.
+    pub announcements: Announcements,
     /// Where the link's state is shown. Receivers are woken by a change of state only, not by counters.
     pub status: watch::Sender<LinkStatus>,
     /// Time stamps for the status.
@@ -55,6 +57,16 @@ pub struct Wiring {
     pub pulse: Pulse,
     /// When set: finish what waits, until this instant at the latest, then say good-bye and return.
     pub stop: watch::Receiver<Option<Instant>>,
+}
+
+/// Messages for others: sent on each connection, for a broker may have forgotten them. What is cleared need not be cleared
+/// twice.
+#[derive(Debug, Default)]
+pub struct Announcements {
+    /// In this order, after the retained messages.
+    pub messages: Vec<Announcement>,
+    /// Told when a broker has acknowledged all of them.
+    pub delivered: Option<oneshot::Sender<()>>,
 }
 
 /// What the publisher says of itself on `P/status`.

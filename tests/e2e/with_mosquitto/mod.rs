@@ -14,6 +14,7 @@ mod disk_faults;
 mod flash;
 mod framings;
 mod full_disk;
+mod homeassistant;
 mod inbox;
 mod kills;
 mod lifecycle;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A Python that has pymodbus, where there is one.
-fn python() -> Option<PathBuf> {
+pub(super) fn python() -> Option<PathBuf> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-python/bin/python");
     let has_it = || Command::new(&python).args(["-c", "import pymodbus, serial"]).output().ok();
     has_it().filter(|output| output.status.success())?;
@@ -21,14 +21,14 @@ fn python() -> Option<PathBuf> {
 }
 
 /// The units' process, at the far end of a line that a thread of ours makes of two pseudo terminals.
-struct Units {
+pub(super) struct Units {
     process: Child,
     stop: Arc<AtomicBool>,
     line: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Units {
-    fn on(python: &Path, near: Device, far: Device) -> Units {
+    pub(super) fn on(python: &Path, near: Device, far: Device) -> Units {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/modbus_units.py");
         let mut command = Command::new(python);
         command.arg(script).arg(far.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
