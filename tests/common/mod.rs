@@ -9,6 +9,7 @@
 //! failing test. Ports are the kernel's choice on loopback addresses of our own, so that tests run beside others.
 //! Whoever waits, waits for an event and with a limit; what was seen so far is in the message of the failure.
 
+pub mod authority;
 pub mod device;
 pub mod disk;
 pub mod fake_broker;

@@ -133,13 +133,25 @@ fn split(id: &str) -> Option<(String, u64)> {
 #[derive(Debug)]
 pub struct Subscriber {
     inbox: Arc<Watched<Inbox>>,
+    filter: &'static str,
+    /// The client id, where the broker has to keep its session.
+    kept: Option<String>,
     line: Option<(TcpStream, JoinHandle<()>)>,
 }
 
 impl Subscriber {
     /// Subscribes to everything at this broker.
     pub fn at(broker: SocketAddr) -> Self {
-        let mut subscriber = Subscriber { inbox: Arc::default(), line: None };
+        let mut subscriber = Subscriber { inbox: Arc::default(), filter: "#", kept: None, line: None };
+        subscriber.connect(broker);
+        subscriber
+    }
+
+    /// Subscribes to this filter, in a session that the broker keeps when the subscriber is away.
+    #[allow(dead_code, reason = "only tests/brokers restarts what keeps sessions")]
+    pub fn keeping(broker: SocketAddr, filter: &'static str) -> Self {
+        let kept = Some(format!("subscriber-{}", fastrand::u64(..)));
+        let mut subscriber = Subscriber { inbox: Arc::default(), filter, kept, line: None };
         subscriber.connect(broker);
         subscriber
     }
@@ -149,8 +161,12 @@ impl Subscriber {
         self.hang_up();
         let mut wire = Wire::new(TcpStream::connect(broker).unwrap()).unwrap();
         let mut connect = Connect::new(format!("subscriber-{}", fastrand::u64(..)));
-        connect.keep_alive = 0;
-        let subscribe = Packet::Subscribe(Subscribe { pkid: 1, ..Subscribe::new("#", QoS::AtLeastOnce) });
+        // Some brokers refuse to wait for ever.
+        connect.keep_alive = 3600;
+        if let Some(id) = &self.kept {
+            (connect.client_id, connect.clean_session) = (id.clone(), false);
+        }
+        let subscribe = Packet::Subscribe(Subscribe { pkid: 1, ..Subscribe::new(self.filter, QoS::AtLeastOnce) });
         wire.write(&Packet::Connect(connect)).unwrap();
         wire.write(&subscribe).unwrap();
         self.inbox.update(|inbox| (inbox.subscribed, inbox.ended) = (false, false));

@@ -1,55 +1,12 @@
 //! TLS with a real mosquitto: what gets through, and what is said of each of the usual mistakes.
 
+use crate::common::authority::{Authority, Identity, NOW};
 use crate::common::mosquitto::Mosquitto;
 use crate::common::sidecar::{Home, STREAM, Sidecar};
 use crate::common::subscriber::Subscriber;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use tempfile::TempDir;
-
-/// Whoever issues certificates, with a folder for them.
-struct Authority {
-    folder: TempDir,
-    issuer: Issuer<'static, KeyPair>,
-    own: PathBuf,
-}
-
-/// The files of a certificate.
-#[derive(Clone)]
-struct Identity {
-    cert: PathBuf,
-    key: PathBuf,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, format!("authority {}", fastrand::u64(..)));
-        let key = KeyPair::generate().unwrap();
-        let own = folder.path().join("ca.pem");
-        fs::write(&own, params.self_signed(&key).unwrap().pem()).unwrap();
-        Authority { folder, issuer: Issuer::new(params, key), own }
-    }
-
-    /// A certificate for this host name or address, valid in these years.
-    fn issue(&self, host: &str, years: (i32, i32)) -> Identity {
-        let mut params = CertificateParams::new([host.to_owned()]).unwrap();
-        params.not_before = date_time_ymd(years.0, 1, 1);
-        params.not_after = date_time_ymd(years.1, 1, 1);
-        let key = KeyPair::generate().unwrap();
-        let name = format!("{host}-{}-{}", years.0, fastrand::u64(..));
-        let [cert, key_file] = ["pem", "key"].map(|kind| self.folder.path().join(format!("{name}.{kind}")));
-        fs::write(&cert, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
-        fs::write(&key_file, key.serialize_pem()).unwrap();
-        Identity { cert, key: key_file }
-    }
-}
-
-const NOW: (i32, i32) = (2020, 4000);
 
 /// A broker with a listener for TLS beside the plain one.
 struct Broker {
