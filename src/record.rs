@@ -161,11 +161,22 @@ pub struct Sequenced {
 impl Sequenced {
     /// The message payload for the broker.
     pub fn payload(&self, stream: &str) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.likely_size(stream));
+        self.append_payload(stream, &mut out);
+        out
+    }
+
+    /// The size of its message payload in bytes, but for what its data takes more in the envelope.
+    pub fn likely_size(&self, stream: &str) -> usize {
+        self.record.data.len() + stream.len() + 96
+    }
+
+    /// Puts the message payload behind what `out` holds.
+    pub fn append_payload(&self, stream: &str, out: &mut Vec<u8>) {
         let record = &self.record;
         if record.encoding == Encoding::Raw {
-            return record.data.clone();
+            return out.extend_from_slice(&record.data);
         }
-        let mut out = Vec::with_capacity(record.data.len() + stream.len() + 96);
         out.extend_from_slice(b"{\"id\":\"");
         out.extend_from_slice(stream.as_bytes());
         out.push(b':');
@@ -193,7 +204,6 @@ impl Sequenced {
             }
         }
         out.push(b'}');
-        out
     }
 }
 

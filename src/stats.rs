@@ -113,12 +113,24 @@ pub struct LinkStatus {
     pub since_ms: u64,
     /// CONNACKs so far.
     pub connects: u64,
-    /// Records sent and not acknowledged yet.
+    /// Messages sent and not acknowledged yet.
     pub in_flight: u64,
     /// PUBACKs for records so far.
     pub acknowledged: u64,
     /// Records that had to be sent again after a lost connection.
     pub repeated: u64,
+    /// Messages with records that were sent, in all connections.
+    #[serde(default)]
+    pub sent_messages: u64,
+    /// Records in them.
+    #[serde(default)]
+    pub sent_records: u64,
+    /// Bytes of them, topics and payloads.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// The same before compression.
+    #[serde(default)]
+    pub plain_bytes: u64,
     /// PUBACKs that nothing was waiting for.
     pub unsolicited_acks: u64,
     /// Connections given up because an acknowledgement did not come within `ack_timeout`.

@@ -75,7 +75,7 @@ const GENERAL: [Family<Status>; 4] = [
     }),
 ];
 
-const LINK: [Family<LinkStatus>; 8] = [
+const LINK: [Family<LinkStatus>; 12] = [
     gauge("pillion_link_up", "Whether the broker is connected.", |link| {
         Some(Value::Flag(matches!(link.state, LinkState::Connected | LinkState::Draining)))
     }),
@@ -83,12 +83,24 @@ const LINK: [Family<LinkStatus>; 8] = [
         Some(Value::Millis(link.since_ms))
     }),
     counter("pillion_link_connects", "Connections that the broker accepted.", |link| Some(Value::Count(link.connects))),
-    gauge("pillion_link_in_flight", "Records sent and not acknowledged yet.", |link| {
+    gauge("pillion_link_in_flight", "Messages sent and not acknowledged yet.", |link| {
         Some(Value::Count(link.in_flight))
     }),
-    counter("pillion_link_acknowledged", "Acknowledgements of records.", |link| Some(Value::Count(link.acknowledged))),
+    counter("pillion_link_acknowledged", "Acknowledgements of messages with records.", |link| {
+        Some(Value::Count(link.acknowledged))
+    }),
     counter("pillion_link_repeated", "Records sent again after a lost connection.", |link| {
         Some(Value::Count(link.repeated))
+    }),
+    counter("pillion_link_sent_messages", "Messages with records that were sent.", |link| {
+        Some(Value::Count(link.sent_messages))
+    }),
+    counter("pillion_link_sent_records", "Records in these messages.", |link| Some(Value::Count(link.sent_records))),
+    counter("pillion_link_sent_bytes", "Bytes of these messages, topics and payloads.", |link| {
+        Some(Value::Count(link.sent_bytes))
+    }),
+    counter("pillion_link_sent_plain_bytes", "The same before compression.", |link| {
+        Some(Value::Count(link.plain_bytes))
     }),
     counter("pillion_link_unsolicited_acks", "Acknowledgements that nothing was waiting for.", |link| {
         Some(Value::Count(link.unsolicited_acks))
@@ -535,7 +547,7 @@ mod tests {
              pillion_device_not_text_total{device=\"meter\",kind=\"serial\"} 0\n# EOF\n"
         );
         assert!(of("pillion_device_bytes").contains("# UNIT pillion_device_bytes bytes\n"));
-        assert_eq!(families.len(), 38, "families");
+        assert_eq!(families.len(), 42, "families");
     }
 
     #[test]

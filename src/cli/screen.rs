@@ -123,6 +123,14 @@ impl Screen {
             }
         }
         self.item(&margin, &counts);
+        if link.sent_records > link.sent_messages || link.plain_bytes > link.sent_bytes {
+            let mut travelled =
+                format!("{} records in {}", number(link.sent_records), plural(link.sent_messages, "message"));
+            if link.plain_bytes > link.sent_bytes {
+                let _ = write!(travelled, ", {} compressed to {}", bytes(link.plain_bytes), bytes(link.sent_bytes));
+            }
+            self.item(&margin, &travelled);
+        }
     }
 
     fn streams(&mut self, status: &Status) {

@@ -103,6 +103,9 @@ impl Stream {
             },
         );
         out.plain("priority", self.priority);
+        if let Some(batch) = &self.batch {
+            out.plain("batch", batch.toml());
+        }
     }
 }
 

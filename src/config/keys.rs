@@ -61,8 +61,16 @@ pub(super) const MQTT: Schema = Schema {
     ],
 };
 pub(super) const SPOOL: Schema = Schema { name: "spool", title: "in [spool]", keys: &["sync", "segment_bytes"] };
-pub(super) const STREAM: Schema =
-    Schema { name: "stream", title: "in [stream.NAME]", keys: &["max_bytes", "max_age", "when_full", "priority"] };
+pub(super) const STREAM: Schema = Schema {
+    name: "stream",
+    title: "in [stream.NAME]",
+    keys: &["max_bytes", "max_age", "when_full", "priority", "batch"],
+};
+pub(super) const BATCH: Schema = Schema {
+    name: "stream.batch",
+    title: "in the batch of a [stream.NAME]",
+    keys: &["records", "bytes", "delay", "format", "compress"],
+};
 pub(super) const SERIAL: Schema = Schema {
     name: "serial",
     title: "in [[serial]]",
@@ -199,7 +207,7 @@ pub(super) const HEALTH: Schema = Schema {
     ],
 };
 
-const ALL: [&Schema; 19] = [
+const ALL: [&Schema; 20] = [
     &DISCOVERY,
     &HOMEASSISTANT,
     &HOMEASSISTANT_SENSOR,
@@ -209,6 +217,7 @@ const ALL: [&Schema; 19] = [
     &MQTT,
     &SPOOL,
     &STREAM,
+    &BATCH,
     &SERIAL,
     &RS485,
     &FRAMING,

@@ -13,6 +13,7 @@
 
 mod api;
 mod app;
+mod batch;
 mod commands;
 mod devices;
 mod discovery;
@@ -247,6 +248,34 @@ pub struct Stream {
     pub when_full: WhenFull,
     /// Lower drains first (default event 0, telemetry 1, log 2, others 1).
     pub priority: u8,
+    /// How its records travel together. `None`: each in a message of its own.
+    pub batch: Option<Batching>,
+}
+
+/// `batch = { … }` of a stream
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batching {
+    /// Records in one message at the most, 1 to 1000 (default 100).
+    pub records: u16,
+    /// Bytes of one message at the most, before it is compressed, 1 KiB to 64 KiB (default 64 KiB). A record that is larger
+    /// travels alone.
+    pub bytes: usize,
+    /// How long a record waits for others at the most, 0 to 1 hour (default 5 s).
+    pub delay: Duration,
+    /// How they stand in their message.
+    pub format: BatchFormat,
+    /// Whether messages are compressed, where that makes them smaller (default no).
+    pub deflate: bool,
+}
+
+/// `format` of a batch
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BatchFormat {
+    /// An envelope on each line (default).
+    #[default]
+    Ndjson,
+    /// A JSON array of envelopes.
+    Array,
 }
 
 /// `when_full`

@@ -3,8 +3,8 @@
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
 use super::{
-    Config, Gpio, Serial, Spool, Surroundings, Sync, api, app, discovery, gpio, health, homeassistant, keys, managed,
-    modbus, mqtt, serial, streams, values,
+    Config, Gpio, Serial, Spool, Surroundings, Sync, api, app, batch, discovery, gpio, health, homeassistant, keys,
+    managed, modbus, mqtt, serial, streams, values,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,12 +40,16 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
     let apply_dir = root.read(report, "apply_dir", |value| {
         values::absolute_path(values::text(value)?, "/var/lib/pillion-apply/gateway")
     });
-    let streams = streams::read(&root, report, &spool_section, spool.segment_bytes);
+    let streams = streams::read(&root, report, &spool_section, spool.segment_bytes, spool.sync);
     let serial = serial::read(&root, report, mqtt.max_payload, &mut taken);
     let modbus = modbus::read(&root, report, mqtt.max_payload, &mut taken);
     let gpio = gpio::read(&root, report, &mut taken.names);
+    let homeassistant = homeassistant::read(&root, report, &devices(&serial, &modbus, &gpio));
+    if homeassistant.enable {
+        batch::refuse_for_homeassistant(&root, report, &streams);
+    }
     Config {
-        homeassistant: homeassistant::read(&root, report, &devices(&serial, &modbus, &gpio)),
+        homeassistant,
         discovery: discovery::read(&root, report),
         managed_files: managed::read(&root, report, app.unit.as_deref()),
         apply_dir: apply_dir.unwrap_or_else(|| Path::new("/var/lib/pillion-apply").join(&instance)),

@@ -2,7 +2,7 @@
 
 use super::reader::{Report, Section};
 use super::units::size_text;
-use super::{Stream, WhenFull, keys, values};
+use super::{Stream, Sync, WhenFull, batch, keys, values};
 use std::time::Duration;
 
 const KIB: u64 = 1 << 10;
@@ -22,6 +22,7 @@ pub(super) fn read(
     report: &mut Report<'_>,
     spool: &Section<'_>,
     segment_bytes: u64,
+    sync: Sync,
 ) -> Vec<Stream> {
     let example = "[stream.NAME] and its keys below";
     let tables = root.section(report, &keys::STREAM, "stream", example);
@@ -43,6 +44,7 @@ pub(super) fn read(
         let section = tables.section(report, &keys::STREAM, name, example);
         let stream = stream(&section, report, name, priority);
         quotas.check(&section, report, &stream);
+        batch::warn_of_flash(&section, report, &stream, sync);
         streams.push(stream);
     }
     quotas.finish(spool, report);
@@ -63,6 +65,7 @@ fn stream(section: &Section<'_>, report: &mut Report<'_>, name: &str, priority: 
         priority: section
             .read(report, "priority", |value| values::number(value, 0..=255, "give 0 (drains first) to 255"))
             .unwrap_or(priority),
+        batch: batch::read(section, report),
     }
 }
 

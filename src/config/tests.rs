@@ -262,6 +262,24 @@ const WRONG: &[(&str, &str)] = &[
          4:11: stream.telemetry.max_age: \"forever\" is not a duration; give one whole number and one unit \
          (ms, s, m, h, d), such as \"30d\"",
     ),
+    (
+        "[stream.log]\nbatch = { records = 0, bytes = \"1MiB\", delay = 5, format = \"csv\", compress = \"zstd\", size = 1 }",
+        "2:21: stream.log.batch.records: 0 is out of range; give records in one message, 1 to 1000\n\
+         2:32: stream.log.batch.bytes: \"1MiB\" is out of range; give \"1KiB\" to \"64KiB\"\n\
+         2:48: stream.log.batch.delay: 5 has no unit; write \"5s\" for seconds (units: ms, s, m, h, d)\n\
+         2:60: stream.log.batch.format: \"csv\" is not known; write \"ndjson\" or \"array\"\n\
+         2:78: stream.log.batch.compress: \"zstd\" is not known; write \"none\" or \"deflate\"\n\
+         2:86: stream.log.batch.size: unknown key; it belongs in the framing of a [[serial]]",
+    ),
+    (
+        "[homeassistant]\nenable = true\n[stream]\ntelemetry.batch = {}",
+        "3:1: stream.telemetry.batch: Home Assistant can't read batches of the devices' records; remove this batch, or \
+         [homeassistant]",
+    ),
+    (
+        "[stream.log]\nbatch = true",
+        "2:9: stream.log.batch: true is not a table; write batch = { records = 100, delay = \"5s\" }",
+    ),
     ("stream.telemetry = 5", "1:20: stream.telemetry: 5 is not a table; write [stream.NAME] and its keys below"),
     ("[stream.\"Big Data\"]", "1:9: stream.\"Big Data\": \"Big Data\" is not a name; use 1 to 32 of a-z, 0-9, _ and -"),
     ("mqtt = \"broker\"", "1:8: mqtt: \"broker\" is not a table; write [mqtt] and its keys below"),
@@ -589,6 +607,20 @@ fn plain_mqtt_over_a_network_never_goes_without_a_warning() {
 }
 
 #[test]
+fn a_batch_that_costs_flash_never_goes_without_a_warning() {
+    let said = "gateway.toml:2:9: stream.log.batch: records wait up to \"5s\" for their batch, and what has waited for \
+                spool.sync (\"1s\") is written to flash; make delay shorter or spool.sync longer, if flash shall be spared";
+    assert_eq!(warnings("[stream.log]\nbatch = {}"), [said]);
+    for quiet in [
+        "[stream.log]\nbatch = { delay = \"999ms\" }",
+        "[stream.log]\nbatch = {}\n[spool]\nsync = \"always\"",
+        "[stream.log]\nbatch = {}\n[spool]\nsync = \"6s\"",
+    ] {
+        assert_eq!(warnings(quiet), [""; 0]);
+    }
+}
+
+#[test]
 fn keys_for_tls_never_stand_unused_without_a_warning() {
     let told = warnings("[mqtt]\nca_file = \"ca.pem\"\nservers = [\"mqtt://localhost\"]");
     assert_eq!(told, ["gateway.toml:2:11: mqtt.ca_file: is not used: no server has mqtts://, so nothing is encrypted"]);
@@ -782,7 +814,10 @@ fn the_example_never_fails_the_check_and_never_shows_another_default() {
     assert_eq!((&all.spool, &all.health), (&default.spool, &default.health));
     let mqtt = Mqtt { username: None, password_file: None, tls: Tls::default(), ..all.mqtt };
     assert_eq!(mqtt, default.mqtt);
-    assert_eq!(all.streams[1], Stream { max_age: all.streams[1].max_age, ..default.streams[1].clone() });
+    let (Stream { max_age, batch, .. }, of_default) = (all.streams[1].clone(), default.streams[1].clone());
+    assert_eq!(all.streams[1], Stream { max_age, batch, ..of_default });
+    let batching = parsed("[stream.telemetry]\nbatch = {}").unwrap().config.streams[1].batch;
+    assert_eq!(batch, batching.map(|batching| Batching { delay: Duration::from_millis(500), ..batching }));
     let minimal = parsed("[[serial]]\nname = \"meter\"\npath = \"/dev/ttyUSB0\"").unwrap().config;
     let Serial { path, commands, rs485, dtr, rts, .. } = all.serial[0].clone();
     let plain = Rs485 {
@@ -921,11 +956,23 @@ fn valid() -> impl Strategy<Value = String> {
     let spool =
         (prop_oneof![Just("always".to_owned()), (10..3_600_000u64).prop_map(|n| format!("{n}ms"))], 64..32_768u64)
             .prop_map(|(sync, segment)| format!("[spool]\nsync = \"{sync}\"\nsegment_bytes = \"{segment}KiB\"\n"));
-    let stream = ("[a-z0-9_-]{1,32}", 65_536..1_000_000u64, 1..1000u32, any::<u8>(), any::<bool>()).prop_map(
-        |(name, bytes, age, priority, reject)| {
+    let batch = (1..=1000u16, 1..=64u8, 0..=3_600_000u32, any::<(bool, bool)>()).prop_map(
+        |(records, size, delay, (array, deflate))| {
+            let format = if array { "array" } else { "ndjson" };
+            let compress = if deflate { "deflate" } else { "none" };
+            format!(
+                "batch = {{ records = {records}, bytes = \"{size}KiB\", delay = \"{delay}ms\", format = \"{format}\", \
+                 compress = \"{compress}\" }}\n"
+            )
+        },
+    );
+    let batch = prop::option::of(batch).prop_map(Option::unwrap_or_default);
+    let stream = ("[a-z0-9_-]{1,32}", 65_536..1_000_000u64, 1..1000u32, any::<u8>(), any::<bool>(), batch).prop_map(
+        |(name, bytes, age, priority, reject, batch)| {
             let when_full = if reject { "reject" } else { "drop-oldest" };
             let body = format!(
-                "max_bytes = \"{bytes}KiB\"\nmax_age = \"{age}h\"\npriority = {priority}\nwhen_full = \"{when_full}\"\n"
+                "max_bytes = \"{bytes}KiB\"\nmax_age = \"{age}h\"\npriority = {priority}\nwhen_full = \"{when_full}\"\n\
+                 {batch}"
             );
             (name, body)
         },

@@ -1,12 +1,14 @@
 //! The publisher while it is connected: records out, acknowledgements in, until the connection or pillion ends.
 
+use super::parcel::{self, Parcel, TooLarge};
+use super::queue::{Ready, Taken};
 use super::timers::NEVER;
 use super::{Lost, Publisher, STATUS_TOPIC};
 use crate::inflight::{Acknowledged, Sent};
 use crate::mqtt::{Connection, LinkError, Message, Received};
-use crate::record::{Announcement, Retained, Sequenced, StreamId};
+use crate::record::{Announcement, Retained, StreamId};
 use crate::spool::Batch;
-use crate::spool::thread::{CREDIT, Closed, cost};
+use crate::spool::thread::{CREDIT, Closed};
 use crate::stats::{LinkState, LinkStatus};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -71,7 +73,7 @@ impl Publisher {
         let mut kept_up = true;
         loop {
             let patience = self.mqtt.ack_timeout;
-            timeout(patience, self.fill(connection)).await.map_err(|_| LinkError::Stalled)??;
+            timeout(patience, self.fill(connection, deadline.is_none())).await.map_err(|_| LinkError::Stalled)??;
             let all_sent = self.queue.is_empty();
             if deadline.is_some() && all_sent && self.window.in_flight() == 0 && !more_to_come {
                 self.report().await?;
@@ -109,7 +111,8 @@ impl Publisher {
     fn enqueue(&mut self, batch: Batch) {
         // Records of an earlier epoch will come again, or have come already.
         if batch.epoch == self.epoch {
-            self.queue.enqueue(batch.stream, batch.records, batch.urgency);
+            let now_ms = self.now_ms();
+            self.queue.enqueue(batch.stream, batch.records, batch.urgency, now_ms);
         }
     }
 
@@ -130,19 +133,24 @@ impl Publisher {
         self.outbox.extend(self.wiring.announcements.messages.iter().map(message));
     }
 
-    /// Sends what the window has room for, retained messages first.
-    async fn fill(&mut self, connection: &mut Connection) -> Result<(), Lost> {
+    /// Sends what the window has room for, retained messages first. `patient`: batches may wait until they are full.
+    async fn fill(&mut self, connection: &mut Connection, patient: bool) -> Result<(), Lost> {
         let mut sent = false;
+        self.timers.batch = self.timers.keep_alive + NEVER;
         let now_ms = self.now_ms();
         while self.window.has_room() {
             if let Some(message) = self.outbox.pop_front() {
                 let Some(id) = self.window.send(Sent::Retained, now_ms) else { break };
                 connection.publish(message, id).await?;
-            } else if let Some((stream, record)) = self.queue.next() {
-                self.spent += cost(&record.record);
-                self.send(connection, stream, record, now_ms).await?;
             } else {
-                break;
+                match self.queue.ready(now_ms, patient) {
+                    Ready::Now(stream) => self.send(connection, stream, now_ms).await?,
+                    Ready::At(due_ms) => {
+                        self.timers.batch = Instant::now() + Duration::from_millis(due_ms.saturating_sub(now_ms));
+                        break;
+                    }
+                    Ready::Nothing => break,
+                }
             }
             sent = true;
         }
@@ -157,31 +165,39 @@ impl Publisher {
         Ok(())
     }
 
-    async fn send(
-        &mut self,
-        connection: &mut Connection,
-        stream: StreamId,
-        record: Sequenced,
-        now_ms: u64,
-    ) -> Result<(), Lost> {
-        let name = self.streams.get(stream.index()).map_or("", |stream| stream.name.as_str());
-        let payload = record.payload(name);
-        if payload.len() > self.mqtt.max_payload {
-            let detail = format!("{} bytes, mqtt.max_payload is {}", payload.len(), self.mqtt.max_payload);
-            return Ok(self.wiring.spool.discard(stream, record.seq, detail).await?);
-        }
-        let Some(id) = self.window.send(Sent::Records { stream, first: record.seq, last: record.seq }, now_ms) else {
-            return Ok(());
-        };
-        if let Some(highest) = self.highest.get_mut(stream.index()) {
-            if record.seq <= *highest {
-                self.count(|status| status.repeated += 1);
-            } else {
-                *highest = record.seq;
+    /// Sends the run at the front of this stream, or as much of it as fits into one message.
+    async fn send(&mut self, connection: &mut Connection, stream: StreamId, now_ms: u64) -> Result<(), Lost> {
+        let (name, batching) = self.streams.get(stream.index()).map_or(("", None), |s| (s.name.as_str(), s.batch));
+        let Some(first) = self.queue.run(stream).next() else { return Ok(()) };
+        let topic = format!("{}/{}", self.mqtt.topic_prefix, first.record.topic);
+        let retain = first.record.is_retained();
+        let run = self.queue.run(stream);
+        let packed = parcel::pack(run, name, batching.as_ref(), self.mqtt.max_payload, &mut self.deflater);
+        let Parcel { payload, count, plain } = match packed {
+            Ok(parcel) => parcel,
+            Err(TooLarge(size)) => {
+                let Taken { first, cost, .. } = self.queue.take(stream, 1);
+                self.spent += cost;
+                let detail = format!("{size} bytes, mqtt.max_payload is {}", self.mqtt.max_payload);
+                return Ok(self.wiring.spool.discard(stream, first, detail).await?);
             }
+        };
+        let highest = self.highest.get(stream.index()).copied().unwrap_or(0);
+        let repeated = self.queue.run(stream).take(count).filter(|record| record.seq <= highest).count();
+        let Taken { first, last, cost } = self.queue.take(stream, count);
+        self.spent += cost;
+        let Some(id) = self.window.send(Sent::Records { stream, first, last }, now_ms) else { return Ok(()) };
+        if let Some(highest) = self.highest.get_mut(stream.index()) {
+            *highest = last.max(*highest);
         }
-        let retain = record.record.is_retained();
-        let topic = format!("{}/{}", self.mqtt.topic_prefix, record.record.topic);
+        let as_u64 = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        self.count(|status| {
+            status.repeated += as_u64(repeated);
+            status.sent_messages += 1;
+            status.sent_records += as_u64(count);
+            status.sent_bytes += as_u64(topic.len() + payload.len());
+            status.plain_bytes += as_u64(topic.len() + plain);
+        });
         Ok(connection.publish(Message { topic, payload, retain }, id).await?)
     }
 

@@ -1,8 +1,8 @@
 //! The publish flow: from the spool to the broker, and back comes what may be trimmed.
 //!
-//! The only place that knows both. The spool pushes batches of waiting records; each record, those of more urgent streams
-//! first, gets a packet id in the in-flight window and goes out with QoS 1; its PUBACK moves the stream's trim line, which
-//! is reported to the spool. When a connection ends, window and queue are forgotten and the spool is rewound: it alone knows
+//! The only place that knows both. The spool pushes batches of waiting records (`queue`); each record, or several that travel
+//! together (`parcel`), those of more urgent streams first, gets a packet id in the in-flight window and goes out with QoS 1;
+//! its PUBACK moves the stream's trim line, which is reported to the spool. When a connection ends, window and queue are forgotten and the spool is rewound: it alone knows
 //! what is not acknowledged.
 //!
 //! States of the link (see [`LinkState`]):
@@ -17,6 +17,7 @@
 //! Constraints: no more is held here than the spool's credit; at rest nothing wakes this task but the keep-alive.
 
 mod exchange;
+mod parcel;
 mod queue;
 mod timers;
 
@@ -30,6 +31,7 @@ use crate::record::{Announcement, Clock, Retained};
 use crate::spool::Batch;
 use crate::spool::thread::{Closed, Handle};
 use crate::stats::{LinkState, LinkStatus};
+use parcel::Deflater;
 use queue::Queue;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -108,6 +110,7 @@ pub struct Publisher {
     window: Window,
     /// What waits for room in the window.
     queue: Queue,
+    deflater: Deflater,
     outbox: VecDeque<Message>,
     /// The retained messages as this connection has seen them.
     said: Vec<Message>,
@@ -137,13 +140,14 @@ impl Publisher {
             trim: vec![None; streams.len()],
             tls: Setup::new(mqtt.tls.clone(), wiring.clock),
             mqtt,
+            queue: Queue::new(&streams),
+            deflater: Deflater::default(),
             streams,
             session,
             stopped: farewell.stopped,
             wiring,
             backoff: Backoff::new(BACKOFF.0, BACKOFF.1),
             server: 0,
-            queue: Queue::default(),
             outbox: VecDeque::new(),
             said: Vec::new(),
             epoch: 0,

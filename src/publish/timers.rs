@@ -15,13 +15,15 @@ pub(super) struct Timers {
     pub(super) keep_alive: Instant,
     pub(super) ack_check: Instant,
     pub(super) report: Instant,
+    /// A batch has waited long enough.
+    pub(super) batch: Instant,
     pub(super) heard: bool,
 }
 
 impl Timers {
     pub(super) fn new() -> Self {
         let far = Instant::now() + NEVER;
-        Timers { alarm: Box::pin(sleep(NEVER)), keep_alive: far, ack_check: far, report: far, heard: false }
+        Timers { alarm: Box::pin(sleep(NEVER)), keep_alive: far, ack_check: far, report: far, batch: far, heard: false }
     }
 
     /// For a new connection.
@@ -30,12 +32,13 @@ impl Timers {
         self.keep_alive = now + keep_alive;
         self.ack_check = now + NEVER;
         self.report = now + NEVER;
+        self.batch = now + NEVER;
         self.heard = true;
         self.alarm.as_mut().reset(self.keep_alive);
     }
 
     pub(super) fn arm(&mut self) {
-        let earliest = self.keep_alive.min(self.ack_check).min(self.report);
+        let earliest = self.keep_alive.min(self.ack_check).min(self.report).min(self.batch);
         if earliest < self.alarm.deadline() || self.alarm.is_elapsed() {
             self.alarm.as_mut().reset(earliest);
         }

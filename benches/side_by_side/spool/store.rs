@@ -39,6 +39,7 @@ pub fn options(state: &Path, runtime: Option<&Path>, sync: Sync) -> Options {
         max_age: None,
         when_full: WhenFull::DropOldest,
         priority,
+        batch: None,
     };
     Options {
         dir: spool::folder(state),

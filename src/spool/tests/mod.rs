@@ -24,7 +24,14 @@ const T: StreamId = StreamId::TELEMETRY;
 const L: StreamId = StreamId::LOG;
 
 fn stream(name: &str, priority: u8) -> Stream {
-    Stream { name: name.to_owned(), max_bytes: 16 << 20, max_age: None, when_full: WhenFull::DropOldest, priority }
+    Stream {
+        name: name.to_owned(),
+        max_bytes: 16 << 20,
+        max_age: None,
+        when_full: WhenFull::DropOldest,
+        priority,
+        batch: None,
+    }
 }
 
 /// Three streams in segments of half a kilobyte.

@@ -27,6 +27,7 @@ fn options(dir: &Path, sync: Sync) -> Options {
         max_age: None,
         when_full: WhenFull::DropOldest,
         priority: 1,
+        batch: None,
     };
     let streams = ["event", "telemetry", "log"].map(stream).to_vec();
     Options {
