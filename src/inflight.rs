@@ -77,6 +77,21 @@ impl Window {
         Window { size, slots: HashMap::with_capacity(size), next_id: 1, order: vec![VecDeque::new(); streams] }
     }
 
+    /// Takes another size, of one at least. What is under way stays there.
+    pub fn resize(&mut self, size: u16) {
+        self.size = usize::from(size.max(1));
+    }
+
+    /// What this packet id stands for.
+    pub fn stands_for(&self, id: u16) -> Option<Sent> {
+        self.slots.get(&id).map(|(sent, _)| *sent)
+    }
+
+    /// A PUBACK for this packet id that says no: nothing waits for it any more, and no record is trimmed for it.
+    pub fn refuse(&mut self, id: u16) {
+        self.slots.remove(&id);
+    }
+
     /// Forgets everything: the connection is gone, and with it what its packet ids meant.
     pub fn clear(&mut self) {
         self.slots.clear();
@@ -218,6 +233,21 @@ mod tests {
         }
         assert_eq!(seq, 31);
         assert_eq!(window.oldest_ms(), Some(5));
+    }
+
+    #[test]
+    fn a_refused_message_never_moves_the_trim_nor_takes_up_room() {
+        let mut window = Window::new(2, 3);
+        let [one, two] = [1, 2].map(|seq| window.send(record(seq), 0).unwrap());
+        assert_eq!(window.stands_for(one), Some(record(1)));
+        window.refuse(one);
+        assert_eq!((window.in_flight(), window.stands_for(one)), (1, None));
+        assert_eq!(window.acknowledge(two), Acknowledged::OutOfTurn);
+        assert_eq!(window.acknowledge(one), Acknowledged::Unsolicited);
+        window.resize(1);
+        let three = window.send(record(3), 0).unwrap();
+        assert!(!window.has_room());
+        assert_eq!(window.acknowledge(three), Acknowledged::OutOfTurn);
     }
 
     #[test]

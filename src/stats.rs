@@ -138,6 +138,12 @@ pub struct LinkStatus {
     /// Connections that TLS did not come about on, by the reason's short name (see `mqtt::tls`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tls_failures: BTreeMap<String, u64>,
+    /// Messages that the broker did not take, by the reason's short name (MQTT 5 table 2-6), each time counted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refusals: BTreeMap<String, u64>,
+    /// What the broker does not do, or does otherwise than it was asked to, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 /// The local API.
@@ -199,6 +205,9 @@ pub struct SessionStatus {
     /// Topic filters that the broker does not allow us to subscribe to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub denied: Vec<String>,
+    /// What the broker does otherwise than it was asked to, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
     /// Topic filters that are not subscribed to, since the broker seems to keep something there that can't be taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<String>,

@@ -115,6 +115,7 @@ impl Rig {
         let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let mqtt = Mqtt {
+            version: Default::default(),
             tls: Default::default(),
             servers: vec![Server { tls: false, host: "127.0.0.1".into(), port: broker.local_addr().unwrap().port() }],
             client_id: "gw".into(),

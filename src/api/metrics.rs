@@ -114,6 +114,9 @@ const TLS: Family<u64> = counter("pillion_link_tls_failures", "Connections that 
     Some(Value::Count(*count))
 });
 
+const REFUSALS: Family<u64> =
+    counter("pillion_link_refusals", "Messages that the broker did not take.", |count| Some(Value::Count(*count)));
+
 const STREAMS: [Family<StreamStatus>; 11] = [
     counter("pillion_stream_accepted", "Records taken in.", |stream| Some(Value::Count(stream.accepted))),
     counter("pillion_stream_delivered", "Records that the broker acknowledged.", |stream| {
@@ -319,6 +322,8 @@ pub(super) fn render(status: &Status) -> String {
     out.families(&LINK, || [(vec![], &status.link)]);
     let failures = &status.link.tls_failures;
     out.family(&TLS, failures.iter().map(|(reason, count)| (vec![("reason", reason.as_str())], count)));
+    let refusals = &status.link.refusals;
+    out.family(&REFUSALS, refusals.iter().map(|(reason, count)| (vec![("reason", reason.as_str())], count)));
     out.families(&STREAMS, || status.streams.iter().map(|(name, stream)| (vec![("stream", name.as_str())], stream)));
     out.families(&DEVICES, || status.devices.iter().map(|(name, device)| (device_labels(name, device), device)));
     out.families(&COMMANDS, || status.commands.iter().map(|commands| (vec![], commands)));

@@ -122,6 +122,9 @@ impl Screen {
                 let _ = write!(counts, ", {}", plural(count, what));
             }
         }
+        for (reason, count) in &link.refusals {
+            let _ = write!(counts, ", {} refused ({})", number(*count), clean(reason));
+        }
         self.item(&margin, &counts);
         if link.sent_records > link.sent_messages || link.plain_bytes > link.sent_bytes {
             let mut travelled =
@@ -130,6 +133,9 @@ impl Screen {
                 let _ = write!(travelled, ", {} compressed to {}", bytes(link.plain_bytes), bytes(link.sent_bytes));
             }
             self.item(&margin, &travelled);
+        }
+        for notice in &link.notices {
+            self.item(&margin, notice);
         }
     }
 

@@ -56,7 +56,7 @@ impl Config {
         out.table("[mqtt]");
         let servers: Vec<String> = mqtt.servers.iter().map(|server| quoted(&server.to_string())).collect();
         out.plain("servers", format!("[{}]", servers.join(", ")));
-        out.text("version", "3.1.1");
+        out.text("version", mqtt.version.name());
         out.text("client_id", &mqtt.client_id);
         out.text("topic_prefix", &mqtt.topic_prefix);
         if let Some(username) = &mqtt.username {

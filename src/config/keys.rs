@@ -243,11 +243,8 @@ const fn value(table: &'static str, key: &'static str, value: &'static str, mean
     Later { table, key, value, meanwhile }
 }
 
-const LATER: &[Later] = &[
-    value("mqtt", "servers", "ws", "use mqtt:// or mqtts://"),
-    value("mqtt", "servers", "wss", "use mqtts://"),
-    value("mqtt", "version", "5", "use \"3.1.1\""),
-];
+const LATER: &[Later] =
+    &[value("mqtt", "servers", "ws", "use mqtt:// or mqtts://"), value("mqtt", "servers", "wss", "use mqtts://")];
 
 impl Schema {
     /// Whether this table has this key now.

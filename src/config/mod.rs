@@ -146,9 +146,31 @@ pub enum Action {
     None,
 }
 
+/// `mqtt.version`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MqttVersion {
+    /// 3.1.1
+    #[default]
+    V3_1_1,
+    /// 5
+    V5,
+}
+
+impl MqttVersion {
+    /// As the configuration has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            MqttVersion::V3_1_1 => "3.1.1",
+            MqttVersion::V5 => "5",
+        }
+    }
+}
+
 /// `[mqtt]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mqtt {
+    /// The protocol's version (default 3.1.1).
+    pub version: MqttVersion,
     /// Tried in order, then round again. Not empty.
     pub servers: Vec<Server>,
     /// Expanded.

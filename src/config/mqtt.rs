@@ -4,7 +4,7 @@ use super::keys;
 use super::reader::{Report, Section};
 use super::sections::Context;
 use super::tree::{Node, Value};
-use super::{Identity, Mqtt, Server, Tls, units, values};
+use super::{Identity, Mqtt, MqttVersion, Server, Tls, units, values};
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, context: &Context<'_>, instance: &str) -> Mqtt {
     let section = root.section(report, &keys::MQTT, "mqtt", "[mqtt] and its keys below");
     section.refuse_unknown(report);
-    section.choice(report, "version", &[("3.1.1", ())]);
+    let versions = [MqttVersion::V3_1_1, MqttVersion::V5].map(|version| (version.name(), version));
     let host = topic_safe(&context.surroundings.host);
     let name = |report: &mut Report<'_>, key, default, check: fn(&str) -> Result<(), String>| {
         let given = section.read(report, key, |value| {
@@ -36,6 +36,7 @@ pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, context: &Contex
     let seconds = |least, most| Duration::from_secs(least)..=Duration::from_secs(most);
     let servers = servers(&section, report);
     let mqtt = Mqtt {
+        version: section.choice(report, "version", &versions).unwrap_or_default(),
         tls: tls(&section, report, context, &servers),
         servers,
         client_id,

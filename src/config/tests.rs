@@ -485,11 +485,7 @@ const WRONG: &[(&str, &str)] = &[
         "1:1: \"\\u{1b}[31m\": unknown key; there are instance, state_dir, runtime_dir, app, mqtt, spool, stream, serial, \
          modbus, gpio, managed_file, apply_dir, discovery, homeassistant, health, api",
     ),
-    // The design's, not built yet.
-    (
-        "[mqtt]\nversion = \"5\"",
-        "2:11: mqtt.version: \"5\" is not supported by this version of pillion yet; use \"3.1.1\"",
-    ),
+    ("[mqtt]\nversion = \"5.0\"", "2:11: mqtt.version: \"5.0\" is not known; write \"3.1.1\" or \"5\""),
     // Modbus.
     (
         "[[modbus]]\nname = \"bus\"\npath = \"/dev/a\"\ngap = \"1ms\"\ndata_bits = 7",

@@ -219,7 +219,8 @@ impl Listener {
             self.subscribe(receiver, connection, talk).await?;
         }
         flush(connection).await?;
-        let mut keep_alive = Instant::now() + self.mqtt.keep_alive;
+        let patience = connection.terms().keep_alive;
+        let mut keep_alive = Instant::now() + patience;
         loop {
             if talk.unsettled.is_empty() && talk.stalled.is_empty() {
                 match connection.receive_ready().await {
@@ -258,7 +259,7 @@ impl Listener {
                         if !std::mem::take(&mut talk.heard) && talk.stalled.is_empty() {
                             return Err(Lost::KeepAlive);
                         }
-                        keep_alive = Instant::now() + self.mqtt.keep_alive;
+                        keep_alive = Instant::now() + patience;
                     }
                     connection.ping().await?;
                     flush(connection).await?;
@@ -306,7 +307,7 @@ impl Listener {
             Received::Delivered(delivery) => self.deliver(delivery, talk, now_ms),
             Received::Subscribed { id, granted } => self.answered(id, granted, talk)?,
             Received::Pong => talk.ponged(now_ms),
-            Received::Acknowledged(_) | Received::Other => {}
+            Received::Acknowledged { .. } | Received::Other => {}
         }
         if talk.subscribed
             && let Some(last_ms) = talk.waiting.away_since_ms(now_ms)

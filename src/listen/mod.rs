@@ -137,6 +137,7 @@ impl Listener {
     /// `password` is what `mqtt.password_file` holds.
     pub fn new(mqtt: Mqtt, password: Option<String>, alive: Alive, wiring: Wiring) -> Self {
         let session = Session {
+            version: mqtt.version,
             client_id: format!("{}-commands", mqtt.client_id),
             credentials: mqtt.username.clone().map(|name| (name, password.unwrap_or_default())),
             keep_alive: mqtt.keep_alive,

@@ -8,7 +8,9 @@
 //! are ours (see [`crate::inflight`]), so there is one truth only.
 //!
 //! ```text
-//! Connection ──> Dialect (v4: MQTT 3.1.1) ──> bytes ──> transport: TCP, TLS ──> broker
+//!               ┌ v4: MQTT 3.1.1 ──────────┐
+//! Connection ──>│                           ├──> bytes ──> transport: TCP, TLS ──> broker
+//!               └ v5: MQTT 5, reason, alias ┘
 //! ```
 //!
 //! Of rumqttc 0.25.1 the codec is used, and nothing else: its event loops keep a queue of their own, which is emptied silently
@@ -17,18 +19,23 @@
 //!
 //! [`tls`] is what servers with `mqtts://` need besides.
 
+mod alias;
+pub mod reason;
 pub mod tls;
 mod transport;
 mod v4;
+mod v5;
 
-use crate::config::Server;
+use crate::config::{MqttVersion, Server};
 use bytes::{Bytes, BytesMut};
+use reason::Refusal;
 use std::io;
 use std::time::Duration;
 use tls::{Setup, TlsError};
 use tokio::time::{Instant, timeout_at};
 use transport::Transport;
 use v4::V4;
+use v5::V5;
 
 /// The time that connecting may take, host name look-up and CONNACK included, in seconds.
 const CONNECT_TIMEOUT_S: u64 = 10;
@@ -43,6 +50,8 @@ const MAX_INCOMING_COMMAND: usize = 256 * 1024;
 /// What a connection needs besides a server.
 #[derive(Debug, Clone)]
 pub struct Session {
+    /// The protocol's version.
+    pub version: MqttVersion,
     /// The client id.
     pub client_id: String,
     /// User name and password.
@@ -79,13 +88,49 @@ pub struct Message {
     pub payload: Vec<u8>,
     /// Whether the broker keeps it for later subscribers.
     pub retain: bool,
+    /// What is said of it besides.
+    pub about: About,
+}
+
+/// What MQTT 5 lets one say of a message (section 3.3.2.3). MQTT 3.1.1 leaves it out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct About {
+    /// Seconds after which no subscriber need have it any more.
+    pub expiry_s: Option<u32>,
+    /// Its payload is UTF-8.
+    pub is_text: bool,
+    /// The MIME type of its payload.
+    pub content_type: Option<&'static str>,
+    /// User properties.
+    pub properties: Vec<(String, String)>,
+}
+
+impl About {
+    /// Of a payload in JSON.
+    pub fn json() -> About {
+        About { is_text: true, content_type: Some("application/json"), ..About::default() }
+    }
+}
+
+/// What the broker thinks of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has it. With MQTT 3.1.1 a broker can say nothing else.
+    Taken,
+    /// It does not want it.
+    Refused(Refusal),
 }
 
 /// What came from the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
-    /// PUBACK for this packet id.
-    Acknowledged(u16),
+    /// PUBACK.
+    Acknowledged {
+        /// The packet id of the PUBLISH.
+        id: u16,
+        /// What became of the message.
+        verdict: Verdict,
+    },
     /// SUBACK.
     Subscribed {
         /// The packet id of the SUBSCRIBE.
@@ -125,14 +170,38 @@ pub enum LinkError {
     /// No CONNACK in time.
     #[error("no answer within {CONNECT_TIMEOUT_S} s; is this an MQTT broker?")]
     ConnectTimeout,
-    /// CONNACK with a return code (MQTT 3.1.1 section 3.2.2.3).
+    /// CONNACK with a return code (MQTT 3.1.1 section 3.2.2.3, MQTT 5 section 3.2.2.2).
     #[error("the broker refused the connection: {0}")]
-    Refused(&'static str),
+    Refused(String),
     /// The broker has closed the connection.
     #[error("the broker closed the connection")]
     Closed,
+    /// The broker has closed the connection in the place of an answer to a CONNECT of MQTT 5.
+    #[error(
+        "the broker closed the connection without an answer; if it does not speak MQTT 5, set mqtt.version = \"3.1.1\""
+    )]
+    Unanswered,
+    /// The broker has ended the connection, and says why.
+    #[error("{0}")]
+    Ended(String),
+    /// The broker wants us to go somewhere else.
+    #[error("{says}")]
+    Redirected {
+        /// Where, if it says so in a way that is understood.
+        to: Option<Server>,
+        /// The sentence.
+        says: String,
+    },
+    /// The broker keeps no messages, and refuses a Last Will that it would have to keep.
+    #[error("the broker keeps no messages, and refuses a Last Will that it would have to keep")]
+    NoRetained,
+    /// The broker takes no message that it has to acknowledge.
+    #[error(
+        "the broker takes messages with QoS 0 only, which it does not acknowledge, so that any of them may be lost; use another"
+    )]
+    NoQos,
     /// Bytes that are no MQTT.
-    #[error("the broker sent what is not MQTT 3.1.1: {0}")]
+    #[error("the broker sent what is not MQTT: {0}")]
     Protocol(String),
     /// A packet of ours that can't be written.
     #[error("a packet can't be sent: {0}")]
@@ -145,9 +214,19 @@ pub enum LinkError {
     Stalled,
 }
 
-/// What CONNACK has said.
-struct Accepted {
-    session_present: bool,
+/// What CONNACK has said. With MQTT 3.1.1 that is whether there was a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether the broker had a session for us, with whatever came since.
+    pub session_present: bool,
+    /// The longest time without a packet from us.
+    pub keep_alive: Duration,
+    /// Messages that may wait for an acknowledgement at a time, 1 at least.
+    pub receive_maximum: u16,
+    /// The largest packet that the broker takes, in bytes.
+    pub max_packet: usize,
+    /// What a person should know.
+    pub notices: Vec<String>,
 }
 
 /// One version of the protocol: our vocabulary to packets and back, and what it has to remember on a connection. Packets are
@@ -156,7 +235,9 @@ trait Dialect: Send {
     /// CONNECT.
     fn connect(&mut self, session: &Session, out: &mut BytesMut) -> Result<(), LinkError>;
     /// The answer to that.
-    fn accepted(&mut self, packet: BytesMut) -> Result<Accepted, LinkError>;
+    fn accepted(&mut self, packet: BytesMut, session: &Session) -> Result<Terms, LinkError>;
+    /// How many bytes a PUBLISH has at the most besides its payload.
+    fn overhead(&self, topic: &str, about: &About) -> usize;
     /// PUBLISH with QoS 1.
     fn publish(&mut self, message: Message, id: u16, out: &mut BytesMut) -> Result<(), LinkError>;
     /// SUBSCRIBE with QoS 1, or with QoS 0 if it need not be `queued`.
@@ -175,7 +256,7 @@ trait Dialect: Send {
 pub struct Connection {
     transport: Transport,
     dialect: Box<dyn Dialect>,
-    session_present: bool,
+    terms: Terms,
 }
 
 impl Connection {
@@ -198,16 +279,52 @@ impl Connection {
             Purpose::Publish { .. } => MAX_INCOMING,
             Purpose::Commands { .. } => MAX_INCOMING_COMMAND,
         };
-        let mut dialect = Box::new(V4 { max_outgoing: session.max_payload.saturating_add(PACKET_OVERHEAD) });
-        let mut transport = Transport::open(server, tls, max_incoming, deadline).await?;
+        let max_outgoing = session.max_payload.saturating_add(PACKET_OVERHEAD);
+        let dialect: Box<dyn Dialect> = match session.version {
+            MqttVersion::V3_1_1 => Box::new(V4 { max_outgoing }),
+            MqttVersion::V5 => Box::new(V5::new(server, max_incoming)),
+        };
+        let transport = Transport::open(server, tls, max_incoming, deadline).await?;
+        match Connection::introduce(transport, dialect, server, session, tls).await {
+            // Once more, with a Last Will that it need not keep.
+            Err(LinkError::NoRetained) => {
+                let dialect = Box::new(V5::new(server, max_incoming).without_retained());
+                let transport = Transport::open(server, tls, max_incoming, deadline).await?;
+                Connection::introduce(transport, dialect, server, session, tls).await
+            }
+            introduced => introduced,
+        }
+    }
+
+    /// CONNECT and CONNACK.
+    async fn introduce(
+        mut transport: Transport,
+        mut dialect: Box<dyn Dialect>,
+        server: &Server,
+        session: &Session,
+        tls: &Setup,
+    ) -> Result<Connection, LinkError> {
         dialect.connect(session, transport.outgoing())?;
         let answer = async {
             transport.flush().await?;
             transport.next().await
         };
-        let answer = answer.await.map_err(|error| why_not(error, server, tls))?;
-        let Accepted { session_present } = dialect.accepted(answer)?;
-        Ok(Connection { transport, dialect, session_present })
+        let answer = answer.await.map_err(|error| why_not(error, server, session, tls))?;
+        let terms = dialect.accepted(answer, session)?;
+        Ok(Connection { transport, dialect, terms })
+    }
+
+    /// What the broker has said of this connection.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// The largest payload, in bytes, that the broker takes in a message on this topic.
+    pub fn payload_limit(&self, topic: &str, about: &About) -> usize {
+        match self.terms.max_packet {
+            usize::MAX => usize::MAX,
+            most => most.saturating_sub(self.dialect.overhead(topic, about)),
+        }
     }
 
     /// Puts a QoS 1 message into the send buffer, and writes when that is full.
@@ -218,7 +335,7 @@ impl Connection {
 
     /// Whether the broker had a session for us, with whatever came since.
     pub fn session_present(&self) -> bool {
-        self.session_present
+        self.terms.session_present
     }
 
     /// Puts a SUBSCRIBE of one filter into the send buffer. `queued`: with QoS 1, so that the broker queues what comes while we
@@ -268,10 +385,11 @@ impl Connection {
 }
 
 /// Why no connection came about. With TLS 1.3 what the broker thinks of our certificate comes with the first read.
-fn why_not(error: LinkError, server: &Server, tls: &Setup) -> LinkError {
+fn why_not(error: LinkError, server: &Server, session: &Session, tls: &Setup) -> LinkError {
     match error {
         LinkError::Network(error) => transport::of_io(error, tls),
         LinkError::Closed if server.tls => TlsError::HungUp.into(),
+        LinkError::Closed if session.version == MqttVersion::V5 => LinkError::Unanswered,
         other => other,
     }
 }

@@ -1,6 +1,6 @@
 //! MQTT 3.1.1: our vocabulary to packets and back, by rumqttc's codec.
 
-use super::{Accepted, Delivery, Dialect, LinkError, Message, Purpose, Received, Session};
+use super::{About, Delivery, Dialect, LinkError, Message, Purpose, Received, Session, Terms, Verdict};
 use bytes::{Bytes, BytesMut};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{
@@ -28,7 +28,7 @@ impl Dialect for V4 {
         let mut connect = Connect::new(&session.client_id);
         connect.keep_alive = u16::try_from(session.keep_alive.as_secs()).unwrap_or(u16::MAX);
         match session.purpose.clone() {
-            Purpose::Publish { will: Message { topic, payload, retain } } => {
+            Purpose::Publish { will: Message { topic, payload, retain, .. } } => {
                 connect.clean_session = true;
                 connect.last_will = Some(LastWill::new(topic, payload, QoS::AtLeastOnce, retain));
             }
@@ -41,14 +41,26 @@ impl Dialect for V4 {
         self.write(Packet::Connect(connect), out)
     }
 
-    fn accepted(&mut self, packet: BytesMut) -> Result<Accepted, LinkError> {
+    fn accepted(&mut self, packet: BytesMut, session: &Session) -> Result<Terms, LinkError> {
+        // A broker of MQTT 5 alone may say so in its own way (MQTT 5 section 3.1.2.2).
+        if matches!(*packet, [0x20, _, _, 0x84, ..]) {
+            return Err(LinkError::Refused(refusal(ConnectReturnCode::RefusedProtocolVersion).to_owned()));
+        }
         match read(packet)? {
-            Packet::ConnAck(connack) if connack.code == ConnectReturnCode::Success => {
-                Ok(Accepted { session_present: connack.session_present })
-            }
-            Packet::ConnAck(connack) => Err(LinkError::Refused(refusal(connack.code))),
+            Packet::ConnAck(connack) if connack.code == ConnectReturnCode::Success => Ok(Terms {
+                session_present: connack.session_present,
+                keep_alive: session.keep_alive,
+                receive_maximum: u16::MAX,
+                max_packet: usize::MAX,
+                notices: Vec::new(),
+            }),
+            Packet::ConnAck(connack) => Err(LinkError::Refused(refusal(connack.code).to_owned())),
             other => Err(LinkError::Protocol(format!("{other:?} instead of CONNACK"))),
         }
+    }
+
+    fn overhead(&self, topic: &str, _: &About) -> usize {
+        topic.len() + 9
     }
 
     fn publish(&mut self, message: Message, id: u16, out: &mut BytesMut) -> Result<(), LinkError> {
@@ -78,7 +90,7 @@ impl Dialect for V4 {
 
     fn receive(&mut self, packet: BytesMut) -> Result<Received, LinkError> {
         match read(packet)? {
-            Packet::PubAck(puback) => Ok(Received::Acknowledged(puback.pkid)),
+            Packet::PubAck(puback) => Ok(Received::Acknowledged { id: puback.pkid, verdict: Verdict::Taken }),
             Packet::Publish(publish) => Ok(Received::Delivered(Delivery {
                 packet: (publish.qos != QoS::AtMostOnce).then_some(publish.pkid),
                 retained: publish.retain,
@@ -101,7 +113,7 @@ impl Dialect for V4 {
 fn refusal(code: ConnectReturnCode) -> &'static str {
     match code {
         ConnectReturnCode::Success => "it said yes and meant no",
-        ConnectReturnCode::RefusedProtocolVersion => "it does not speak MQTT 3.1.1",
+        ConnectReturnCode::RefusedProtocolVersion => "it does not speak MQTT 3.1.1; set mqtt.version = \"5\"",
         ConnectReturnCode::BadClientId => "it does not allow this client id; set mqtt.client_id",
         ConnectReturnCode::ServiceUnavailable => "it is not available now",
         ConnectReturnCode::BadUserNamePassword => {
@@ -116,6 +128,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn session() -> Session {
+        Session {
+            version: crate::config::MqttVersion::V3_1_1,
+            client_id: "c".to_owned(),
+            credentials: None,
+            keep_alive: std::time::Duration::from_secs(30),
+            max_payload: 1000,
+            purpose: Purpose::Commands { clean: false },
+        }
+    }
+
+    #[test]
+    fn a_broker_of_another_version_never_goes_without_advice() {
+        for answer in [&[0x20, 2, 0, 1][..], &[0x20, 3, 0, 0x84, 0]] {
+            let error = V4 { max_outgoing: 1000 }.accepted(BytesMut::from(answer), &session()).unwrap_err().to_string();
+            assert!(error.contains("set mqtt.version = \"5\""), "{error}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_from_a_broker_ever_end_in_a_panic(
@@ -126,7 +157,7 @@ mod tests {
             packet.extend_from_slice(&rest);
             let mut v4 = V4 { max_outgoing: 1000 };
             let _: Result<_, _> = v4.receive(packet.clone());
-            let _: Result<_, _> = v4.accepted(packet);
+            let _: Result<_, _> = v4.accepted(packet, &session());
         }
     }
 }

@@ -3,41 +3,56 @@
 use super::parcel::{self, Parcel, TooLarge};
 use super::queue::{Ready, Taken};
 use super::timers::NEVER;
-use super::{Lost, Publisher, STATUS_TOPIC};
+use super::{Lost, Publisher, STATUS_TOPIC, about};
+use crate::config::MqttVersion;
 use crate::inflight::{Acknowledged, Sent};
-use crate::mqtt::{Connection, LinkError, Message, Received};
+use crate::mqtt::{About, Connection, LinkError, Message, Received, Terms, Verdict};
 use crate::record::{Announcement, Retained, StreamId};
-use crate::spool::Batch;
 use crate::spool::thread::{CREDIT, Closed};
+use crate::spool::{Batch, Reason};
 use crate::stats::{LinkState, LinkStatus};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// Acknowledgements are reported to the spool together, this late at the latest.
-const REPORT_EVERY: Duration = Duration::from_millis(200);
+pub(super) const REPORT_EVERY: Duration = Duration::from_millis(200);
 /// How long a clean stop waits for the acknowledgement of its last message.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 impl Publisher {
     /// Connected, then Draining: returns `Ok` when everything is done and it is time to stop.
     pub(super) async fn session(&mut self, mut connection: Connection) -> Result<(), Lost> {
-        self.connected().await?;
+        self.connected(connection.terms().clone()).await?;
         let ended = self.exchange(&mut connection).await;
         // What was acknowledged is reported in any case; the rest comes again after the rewind.
         self.report().await?;
-        self.window.clear();
-        self.queue.clear();
+        self.forget();
         self.outbox.clear();
         ended?;
         self.say_goodbye(connection).await;
         Ok(())
     }
 
-    async fn connected(&mut self) -> Result<(), Lost> {
+    /// Nothing is under way any more, and nothing waits for it: what is not acknowledged comes again.
+    pub(super) fn forget(&mut self) {
+        self.window.clear();
+        self.queue.clear();
+    }
+
+    /// Has the spool begin with what is not acknowledged.
+    pub(super) async fn rewind(&mut self) -> Result<(), Lost> {
         self.epoch += 1;
         self.spent = 0;
-        self.wiring.spool.rewind(self.epoch).await?;
-        self.timers.restart(self.mqtt.keep_alive);
+        Ok(self.wiring.spool.rewind(self.epoch).await?)
+    }
+
+    async fn connected(&mut self, terms: Terms) -> Result<(), Lost> {
+        self.rewind().await?;
+        self.timers.restart(terms.keep_alive);
+        self.keep_alive = terms.keep_alive;
+        self.most_in_flight = self.mqtt.inflight.min(terms.receive_maximum);
+        self.window.resize(self.most_in_flight);
+        self.refused.reset();
         self.outbox.clear();
         self.said.clear();
         self.refresh_retained();
@@ -48,6 +63,10 @@ impl Publisher {
             status.reason = None;
             status.since_ms = since_ms;
             status.connects += 1;
+            for notice in terms.notices.iter().filter(|notice| !status.notices.contains(notice)) {
+                tracing::warn!("{notice}");
+            }
+            status.notices = terms.notices;
             let server = status.server.as_deref().unwrap_or_default();
             tracing::info!(server, "connected to {server}");
         });
@@ -60,6 +79,7 @@ impl Publisher {
             topic: format!("{prefix}/{}", retained.topic),
             payload: retained.payload.clone().into_bytes(),
             retain: true,
+            about: About::json(),
         };
         self.wiring.retained.borrow_and_update().iter().map(message).collect()
     }
@@ -83,6 +103,7 @@ impl Publisher {
                 }
                 more_to_come = true;
             }
+            let resume = self.resume_at();
             self.timers.arm();
             let until = deadline.unwrap_or(self.timers.keep_alive + NEVER);
             tokio::select! {
@@ -96,6 +117,7 @@ impl Publisher {
                     kept_up = changed.is_ok();
                     self.refresh_retained();
                 }
+                () = sleep_until(resume.unwrap_or_else(Instant::now)), if resume.is_some() => self.probe().await?,
                 () = self.wiring.pulse.answer() => {}
                 _ = self.wiring.stop.changed(), if deadline.is_none() => {
                     deadline = *self.wiring.stop.borrow_and_update();
@@ -129,6 +151,7 @@ impl Publisher {
             topic: topic.clone(),
             payload: payload.clone().into_bytes(),
             retain: true,
+            about: About::json(),
         };
         self.outbox.extend(self.wiring.announcements.messages.iter().map(message));
     }
@@ -138,8 +161,13 @@ impl Publisher {
         let mut sent = false;
         self.timers.batch = self.timers.keep_alive + NEVER;
         let now_ms = self.now_ms();
-        while self.window.has_room() {
+        while self.window.has_room() && self.refused.pausing().is_none() {
             if let Some(message) = self.outbox.pop_front() {
+                if message.payload.len() > connection.payload_limit(&message.topic, &message.about) {
+                    self.refuse_retained("packet-too-large", &format!("{}: too large for the broker", message.topic));
+                    self.retained_settled();
+                    continue;
+                }
                 let Some(id) = self.window.send(Sent::Retained, now_ms) else { break };
                 connection.publish(message, id).await?;
             } else {
@@ -167,20 +195,36 @@ impl Publisher {
 
     /// Sends the run at the front of this stream, or as much of it as fits into one message.
     async fn send(&mut self, connection: &mut Connection, stream: StreamId, now_ms: u64) -> Result<(), Lost> {
-        let (name, batching) = self.streams.get(stream.index()).map_or(("", None), |s| (s.name.as_str(), s.batch));
+        let Some(rules) = self.streams.get(stream.index()) else { return Ok(()) };
         let Some(first) = self.queue.run(stream).next() else { return Ok(()) };
         let topic = format!("{}/{}", self.mqtt.topic_prefix, first.record.topic);
         let retain = first.record.is_retained();
+        let now = (self.wiring.clock)();
+        let is_v5 = self.mqtt.version == MqttVersion::V5;
+        let about = if is_v5 { about::of(&rules.name, rules.max_age, first, now) } else { About::default() };
+        let most = self.mqtt.max_payload.min(connection.payload_limit(&topic, &about));
         let run = self.queue.run(stream);
-        let packed = parcel::pack(run, name, batching.as_ref(), self.mqtt.max_payload, &mut self.deflater);
+        let packed = parcel::pack(run, &rules.name, rules.batch.as_ref(), most, &mut self.deflater);
         let Parcel { payload, count, plain } = match packed {
             Ok(parcel) => parcel,
             Err(TooLarge(size)) => {
                 let Taken { first, cost, .. } = self.queue.take(stream, 1);
                 self.spent += cost;
-                let detail = format!("{size} bytes, mqtt.max_payload is {}", self.mqtt.max_payload);
-                return Ok(self.wiring.spool.discard(stream, first, detail).await?);
+                let detail = match most < self.mqtt.max_payload {
+                    true => {
+                        format!(
+                            "{size} bytes, with its topic more than the broker takes: {}",
+                            connection.terms().max_packet
+                        )
+                    }
+                    false => format!("{size} bytes, mqtt.max_payload is {}", self.mqtt.max_payload),
+                };
+                return Ok(self.wiring.spool.discard(stream, first, Reason::Oversize, detail).await?);
             }
+        };
+        let about = match rules.batch.as_ref().filter(|_| is_v5) {
+            Some(batching) => about::of_several(about, batching.format, count, payload.len() < plain),
+            None => about,
         };
         let highest = self.highest.get(stream.index()).copied().unwrap_or(0);
         let repeated = self.queue.run(stream).take(count).filter(|record| record.seq <= highest).count();
@@ -198,7 +242,7 @@ impl Publisher {
             status.sent_bytes += as_u64(topic.len() + payload.len());
             status.plain_bytes += as_u64(topic.len() + plain);
         });
-        Ok(connection.publish(Message { topic, payload, retain }, id).await?)
+        Ok(connection.publish(Message { topic, payload, retain, about }, id).await?)
     }
 
     /// Handles a packet, and all that are here already.
@@ -211,8 +255,12 @@ impl Publisher {
         let mut next = Some(first);
         let mut acknowledged = 0;
         while let Some(received) = next {
-            if let Received::Acknowledged(id) = received? {
-                acknowledged += u64::from(self.acknowledge(id));
+            match received? {
+                Received::Acknowledged { id, verdict: Verdict::Taken } => {
+                    acknowledged += u64::from(self.acknowledge(id))
+                }
+                Received::Acknowledged { id, verdict: Verdict::Refused(refusal) } => self.refuse(id, &refusal).await?,
+                _ => {}
             }
             next = connection.receive_ready().await;
         }
@@ -230,7 +278,12 @@ impl Publisher {
     }
 
     /// Returns whether it was for a record.
-    fn acknowledge(&mut self, id: u16) -> bool {
+    pub(super) fn acknowledge(&mut self, id: u16) -> bool {
+        if let Some(Sent::Records { stream, first, .. }) = self.window.stands_for(id)
+            && self.refused.taken((stream, first))
+        {
+            self.window.resize(self.most_in_flight);
+        }
         match self.window.acknowledge(id) {
             Acknowledged::Trim { stream, upto } => {
                 if let Some(trim) = self.trim.get_mut(stream.index()) {
@@ -240,9 +293,7 @@ impl Publisher {
             }
             Acknowledged::OutOfTurn => true,
             Acknowledged::Retained => {
-                if self.outbox.is_empty() && !self.window.awaits_retained() {
-                    self.announced();
-                }
+                self.retained_settled();
                 false
             }
             Acknowledged::Unsolicited => {
@@ -252,16 +303,19 @@ impl Publisher {
         }
     }
 
-    /// The broker has all retained messages.
-    fn announced(&mut self) {
-        if let Some(delivered) = self.wiring.announcements.delivered.take() {
+    /// If the broker has answered to all retained messages, says so.
+    pub(super) fn retained_settled(&mut self) {
+        if self.outbox.is_empty()
+            && !self.window.awaits_retained()
+            && let Some(delivered) = self.wiring.announcements.delivered.take()
+        {
             self.wiring.announcements.messages.retain(|message| !message.payload.is_empty());
             let _ = delivered.send(());
         }
     }
 
     /// Tells the spool what may be trimmed and how much credit it has again.
-    async fn report(&mut self) -> Result<(), Lost> {
+    pub(super) async fn report(&mut self) -> Result<(), Lost> {
         self.timers.report = Instant::now() + NEVER;
         let streams = (0..).map(StreamId);
         let upto: Vec<_> = streams.zip(&mut self.trim).filter_map(|(id, trim)| Some((id, trim.take()?))).collect();
@@ -294,7 +348,7 @@ impl Publisher {
             }
             connection.ping().await?;
             connection.flush().await?;
-            self.timers.keep_alive = now + self.mqtt.keep_alive;
+            self.timers.keep_alive = now + self.keep_alive;
         }
         Ok(())
     }
@@ -302,12 +356,12 @@ impl Publisher {
     /// The last words of a clean stop. What goes wrong here is what the Last Will is for.
     async fn say_goodbye(&mut self, mut connection: Connection) {
         let topic = format!("{}/{STATUS_TOPIC}", self.mqtt.topic_prefix);
-        let message = Message { topic, payload: self.stopped.clone().into_bytes(), retain: true };
+        let message = Message { topic, payload: self.stopped.clone().into_bytes(), retain: true, about: About::json() };
         let words = async {
             let id = self.window.send(Sent::Retained, 0).unwrap_or(1);
             connection.publish(message, id).await?;
             connection.flush().await?;
-            while connection.receive().await? != Received::Acknowledged(id) {}
+            while !matches!(connection.receive().await?, Received::Acknowledged { id: of, .. } if of == id) {}
             connection.disconnect().await
         };
         match timeout_at(Instant::now() + GOODBYE, words).await {
@@ -317,14 +371,14 @@ impl Publisher {
         }
     }
 
-    fn count(&self, change: impl FnOnce(&mut LinkStatus)) {
+    pub(super) fn count(&self, change: impl FnOnce(&mut LinkStatus)) {
         self.wiring.status.send_if_modified(|status| {
             change(status);
             false
         });
     }
 
-    fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         (self.wiring.clock)().mono_ms
     }
 }

@@ -16,16 +16,19 @@
 //!
 //! Constraints: no more is held here than the spool's credit; at rest nothing wakes this task but the keep-alive.
 
+mod about;
 mod exchange;
 mod parcel;
 mod queue;
+mod refuse;
+mod refused;
 mod timers;
 
 use crate::backoff::Backoff;
 use crate::config::{Mqtt, Stream};
 use crate::inflight::Window;
 use crate::mqtt::tls::Setup;
-use crate::mqtt::{Connection, LinkError, Message, Purpose, Session};
+use crate::mqtt::{About, Connection, LinkError, Message, Purpose, Session};
 use crate::pulse::Pulse;
 use crate::record::{Announcement, Clock, Retained};
 use crate::spool::Batch;
@@ -33,6 +36,7 @@ use crate::spool::thread::{Closed, Handle};
 use crate::stats::{LinkState, LinkStatus};
 use parcel::Deflater;
 use queue::Queue;
+use refused::Refused;
 use std::collections::VecDeque;
 use std::time::Duration;
 use timers::Timers;
@@ -108,6 +112,11 @@ pub struct Publisher {
     /// Index into `mqtt.servers` of the next one to be tried.
     server: usize,
     window: Window,
+    /// What of the window the present broker allows.
+    most_in_flight: u16,
+    /// What the present broker has allowed or asked for.
+    keep_alive: Duration,
+    refused: Refused,
     /// What waits for room in the window.
     queue: Queue,
     deflater: Deflater,
@@ -127,15 +136,20 @@ impl Publisher {
     /// `streams` are in the order of their ids; `password` is what `mqtt.password_file` holds.
     pub fn new(mqtt: Mqtt, streams: Vec<Stream>, password: Option<String>, farewell: Farewell, wiring: Wiring) -> Self {
         let topic = format!("{}/{STATUS_TOPIC}", mqtt.topic_prefix);
+        let will = Message { topic, payload: farewell.will.into_bytes(), retain: true, about: About::json() };
         let session = Session {
+            version: mqtt.version,
             client_id: mqtt.client_id.clone(),
             credentials: mqtt.username.clone().map(|name| (name, password.unwrap_or_default())),
             keep_alive: mqtt.keep_alive,
             max_payload: mqtt.max_payload,
-            purpose: Purpose::Publish { will: Message { topic, payload: farewell.will.into_bytes(), retain: true } },
+            purpose: Purpose::Publish { will },
         };
         Publisher {
             window: Window::new(mqtt.inflight, streams.len()),
+            most_in_flight: mqtt.inflight,
+            keep_alive: mqtt.keep_alive,
+            refused: Refused::new(),
             highest: vec![0; streams.len()],
             trim: vec![None; streams.len()],
             tls: Setup::new(mqtt.tls.clone(), wiring.clock),

@@ -247,9 +247,9 @@ impl Log {
     }
 
     /// The broker can't take this record.
-    pub fn discard(&mut self, seq: u64, detail: String, now: Timestamp) {
+    pub fn discard(&mut self, seq: u64, reason: Reason, detail: String, now: Timestamp) {
         let count = self.ledger.settle_range(seq, seq, Fate::Quarantined);
-        self.gap((seq, seq), count, Reason::Oversize, (None, None), Some(detail), now);
+        self.gap((seq, seq), count, reason, (None, None), Some(detail), now);
         self.drop_done(now);
     }
 

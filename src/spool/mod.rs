@@ -268,9 +268,9 @@ impl Spool {
     }
 
     /// The broker can't take this record.
-    pub fn discard(&mut self, stream: StreamId, seq: u64, detail: String, now: Timestamp) {
+    pub fn discard(&mut self, stream: StreamId, seq: u64, reason: Reason, detail: String, now: Timestamp) {
         if let Some(log) = self.log(stream) {
-            log.discard(seq, detail, now);
+            log.discard(seq, reason, detail, now);
         }
         self.announce(now);
     }
@@ -434,6 +434,10 @@ impl Spool {
                 "{} records of stream {stream} are lost, {} to {}: {}{}", gap.count, gap.first, gap.last, gap.reason,
                 gap.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default(),
             );
+            // A broker that takes no events would get one for each that it refuses.
+            if gap.stream == StreamId::EVENT && gap.reason == Reason::Refused {
+                continue;
+            }
             let mut event = json!({
                 "type": "gap", "stream": stream, "first": gap.first, "last": gap.last, "count": gap.count,
                 "reason": gap.reason,

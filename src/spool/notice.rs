@@ -20,6 +20,8 @@ pub enum Reason {
     Missing,
     /// They are larger than the broker takes.
     Oversize,
+    /// The broker does not take them, for another reason than their size.
+    Refused,
 }
 
 impl fmt::Display for Reason {
@@ -31,6 +33,7 @@ impl fmt::Display for Reason {
             Reason::Unreadable => "the disk can't read them",
             Reason::Missing => "their file is gone",
             Reason::Oversize => "larger than the broker takes",
+            Reason::Refused => "the broker does not take them",
         })
     }
 }

@@ -8,7 +8,7 @@
 //! the publisher grants it back when it has let go of the record.
 
 use super::fs::{Disk, FileSystem};
-use super::{Batch, Options, Spool};
+use super::{Batch, Options, Reason, Spool};
 use crate::pulse::Pulse;
 use crate::record::{Accepted, Clock, Durability, Record, Refusal, Sequenced, StreamId, Submission};
 use crate::stats::StreamStatus;
@@ -34,7 +34,7 @@ enum Request {
     Append(Submission),
     Refuse { stream: StreamId, count: u64 },
     Acknowledge(Vec<(StreamId, u64)>),
-    Discard { stream: StreamId, seq: u64, detail: String },
+    Discard { stream: StreamId, seq: u64, reason: Reason, detail: String },
     Grant(usize),
     Rewind { epoch: u64 },
     Newest { stream: StreamId, topic: &'static str, reply: oneshot::Sender<Option<Sequenced>> },
@@ -152,8 +152,8 @@ impl Handle {
     }
 
     /// The broker can't take this record.
-    pub async fn discard(&self, stream: StreamId, seq: u64, detail: String) -> Result<(), Closed> {
-        self.send(Request::Discard { stream, seq, detail }).await
+    pub async fn discard(&self, stream: StreamId, seq: u64, reason: Reason, detail: String) -> Result<(), Closed> {
+        self.send(Request::Discard { stream, seq, reason, detail }).await
     }
 
     /// The publisher has let go of records that cost this many bytes.
@@ -273,7 +273,7 @@ impl Server {
             Request::Acknowledge(upto) => {
                 upto.into_iter().for_each(|(stream, last)| self.spool.acknowledge(stream, last, now));
             }
-            Request::Discard { stream, seq, detail } => self.spool.discard(stream, seq, detail, now),
+            Request::Discard { stream, seq, reason, detail } => self.spool.discard(stream, seq, reason, detail, now),
             Request::Grant(bytes) => self.lent = self.lent.saturating_sub(bytes),
             Request::Rewind { epoch } => {
                 self.spool.rewind();

@@ -15,6 +15,7 @@ pub mod disk;
 pub mod fake_broker;
 pub mod http;
 pub mod mosquitto;
+pub mod mqtt5;
 pub mod operator;
 pub mod relay;
 pub mod sidecar;

@@ -12,6 +12,7 @@ mod environment;
 mod frozen_disk;
 mod local_clients;
 mod metrics;
+mod mqtt5;
 mod openapi;
 mod rig;
 mod rude_broker;

@@ -284,7 +284,7 @@ fn an_emptied_folder_never_stops_it() {
 #[test]
 fn a_record_that_is_done_with_never_comes_back_behind_damage() {
     let mut rig = three_segments();
-    rig.spool.discard(T, 6, "too large".into(), rig.now);
+    rig.spool.discard(T, 6, Reason::Oversize, "too large".into(), rig.now);
     rig.damage_entry(&rig.files(".seg")[1], 0);
     assert_eq!(rig.numbers(T), all_but(&[5, 6]));
     assert_eq!(rig.status(T).quarantined, 2);

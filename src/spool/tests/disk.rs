@@ -246,7 +246,7 @@ fn an_idle_spool_never_wakes_up() {
         rig.append_to(L, &["a", "b"]).unwrap();
         rig.settle_down();
         rig.spool.acknowledge(T, 5, rig.now);
-        rig.spool.discard(T, 8, "too large".into(), rig.now);
+        rig.spool.discard(T, 8, Reason::Oversize, "too large".into(), rig.now);
         rig.settle_down();
         assert_eq!(rig.spool.deadline_ms(), None);
         rig.fs.journal();

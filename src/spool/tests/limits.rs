@@ -181,18 +181,18 @@ fn a_reader_never_gets_more_than_it_asked_for_but_for_one_record() {
 fn odd_requests_never_disturb_the_ledger() {
     let mut rig = Rig::new(WINDOW);
     rig.spool.acknowledge(T, 100, rig.now);
-    rig.spool.discard(T, 100, "never given".into(), rig.now);
+    rig.spool.discard(T, 100, Reason::Oversize, "never given".into(), rig.now);
     rig.spool.acknowledge(StreamId(77), 1, rig.now);
     assert_eq!(rig.append_to(StreamId(77), &["no such stream"]), Err(Refusal::Stopping));
     assert_eq!(rig.append_to(T, &[]), Ok(Accepted { first: 1, last: 0 }));
     assert_eq!(rig.append_to(T, &["a", "b", "c"]).unwrap().first, 1);
-    rig.spool.discard(T, 2, "too large".into(), rig.now);
-    rig.spool.discard(T, 2, "too large".into(), rig.now);
+    rig.spool.discard(T, 2, Reason::Oversize, "too large".into(), rig.now);
+    rig.spool.discard(T, 2, Reason::Oversize, "too large".into(), rig.now);
     rig.spool.acknowledge(T, 0, rig.now);
     assert_eq!(rig.numbers(T), [1, 3]);
     rig.spool.acknowledge(T, u64::MAX, rig.now);
     rig.spool.acknowledge(T, 1, rig.now);
-    rig.spool.discard(T, 0, "no number".into(), rig.now);
+    rig.spool.discard(T, 0, Reason::Oversize, "no number".into(), rig.now);
     let status = rig.status(T);
     assert_eq!((status.accepted, status.delivered, status.quarantined, status.waiting), (3, 2, 1, 0));
     assert_eq!(rig.events("gap").len(), 1);

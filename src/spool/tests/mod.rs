@@ -13,7 +13,7 @@ mod versions;
 
 use super::segment::{Header, Step, step};
 use super::sim::{Call, SimFs};
-use super::{Options, Spool};
+use super::{Options, Reason, Spool};
 use crate::config::{Stream, Sync, WhenFull};
 use crate::record::{Accepted, ClockQuality, Durability, Encoding, Record, Refusal, Sequenced, StreamId, Timestamp};
 use crate::stats::StreamStatus;

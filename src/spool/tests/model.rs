@@ -227,7 +227,7 @@ impl World {
                 let Some(&seq) = known.waiting.iter().nth(place) else { return };
                 known.waiting.remove(&seq);
                 known.discarded += 1;
-                self.rig.spool.discard(USED[stream], seq, "too large".into(), now);
+                self.rig.spool.discard(USED[stream], seq, Reason::Oversize, "too large".into(), now);
             }
             Step::Rewind => {
                 self.rig.spool.rewind();

@@ -62,7 +62,7 @@ fn a_whole_spool_is_never_called_damaged() {
     for close in [true, false] {
         let mut rig = three_segments();
         rig.spool.acknowledge(T, 2, rig.now);
-        rig.spool.discard(T, 4, "too large".into(), rig.now);
+        rig.spool.discard(T, 4, Reason::Oversize, "too large".into(), rig.now);
         match close {
             true => rig.spool.close(rig.now),
             false => rig.tick_after(20_000),
@@ -268,7 +268,7 @@ fn a_thousand_damaged_places_never_make_the_report_grow() {
 fn repair_never_loses_what_is_whole_nor_invents_anything() {
     let mut rig = three_segments();
     rig.spool.acknowledge(T, 2, rig.now);
-    rig.spool.discard(T, 11, "too large".into(), rig.now);
+    rig.spool.discard(T, 11, Reason::Oversize, "too large".into(), rig.now);
     rig.spool.close(rig.now);
     rig.damage_entry(&rig.files(".seg")[0], 2);
     rig.damage_entry(&rig.files(".seg")[1], 1);
@@ -404,7 +404,7 @@ proptest! {
         let mut rig = Rig::new(Sync::Always);
         sizes.iter().for_each(|size| { rig.store(&"x".repeat(*size)); });
         rig.spool.acknowledge(T, acknowledged.min(sizes.len() as u64), rig.now);
-        rig.spool.discard(T, discarded, "too large".into(), rig.now);
+        rig.spool.discard(T, discarded, Reason::Oversize, "too large".into(), rig.now);
         match end {
             0 => rig.spool.close(rig.now),
             1 => { rig.tick_after(20_000); }

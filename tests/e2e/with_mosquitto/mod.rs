@@ -24,6 +24,7 @@ mod logs;
 mod machine;
 mod managed;
 mod modbus;
+mod mqtt5;
 mod outages;
 mod power_cut;
 mod rig;

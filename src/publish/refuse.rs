@@ -1,0 +1,70 @@
+//! What becomes of a message that the broker does not take.
+
+use super::exchange::REPORT_EVERY;
+use super::refused::Verdict;
+use super::{Lost, Publisher};
+use crate::inflight::Sent;
+use crate::mqtt::LinkError;
+use crate::mqtt::reason::{Fate, Refusal};
+use crate::spool::Reason;
+use std::time::Duration;
+use tokio::time::Instant;
+
+impl Publisher {
+    /// The broker does not take a message.
+    pub(super) async fn refuse(&mut self, id: u16, refusal: &Refusal) -> Result<(), Lost> {
+        let (stream, first, last) = match self.window.stands_for(id) {
+            Some(Sent::Records { stream, first, last }) => (stream, first, last),
+            Some(Sent::Retained) => {
+                self.window.refuse(id);
+                self.refuse_retained(refusal.name(), &refusal.to_string());
+                self.retained_settled();
+                return Ok(());
+            }
+            None => {
+                self.acknowledge(id);
+                return Ok(());
+            }
+        };
+        self.count(|status| *status.refusals.entry(refusal.name().to_owned()).or_default() += 1);
+        let give_up = match refusal.fate() {
+            Fate::Never => true,
+            Fate::Later => self.refused.refused((stream, first), refusal, self.now_ms()) == Verdict::GiveUp,
+            Fate::Reconnect => return Err(LinkError::Ended(refusal.to_string()).into()),
+        };
+        if give_up {
+            // Before they count as delivered.
+            for seq in first..=last {
+                self.wiring.spool.discard(stream, seq, Reason::Refused, refusal.to_string()).await?;
+            }
+            self.acknowledge(id);
+            let report = Instant::now() + REPORT_EVERY;
+            self.timers.report = self.timers.report.min(report);
+        } else {
+            tracing::debug!(stream = stream.0, first, "{refusal}; it is tried again");
+            self.window.refuse(id);
+        }
+        Ok(())
+    }
+
+    /// A retained message is not taken: it comes again when it changes, or on the next connection.
+    pub(super) fn refuse_retained(&self, name: &str, why: &str) {
+        tracing::warn!("a retained message is not taken: {why}");
+        self.count(|status| *status.refusals.entry(name.to_owned()).or_default() += 1);
+    }
+
+    /// When what was refused is tried again, if nothing is under way any more.
+    pub(super) fn resume_at(&self) -> Option<Instant> {
+        let until_ms = self.refused.pausing().filter(|_| self.window.in_flight() == 0)?;
+        Some(Instant::now() + Duration::from_millis(until_ms.saturating_sub(self.now_ms())))
+    }
+
+    /// Reads again what is not acknowledged, and sends a message at a time.
+    pub(super) async fn probe(&mut self) -> Result<(), Lost> {
+        self.report().await?;
+        self.forget();
+        self.refused.probe();
+        self.window.resize(1);
+        self.rewind().await
+    }
+}

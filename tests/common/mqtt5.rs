@@ -1,0 +1,251 @@
+//! MQTT 5 for the tests: packets over a blocking socket, a consumer who sees what 3.1.1 does not show, and a broker that answers as
+//! its script says. Its answers are bytes, so that it can say what no codec would.
+
+use super::{SOON, own_address, watched::Watched};
+use bytes::{Bytes, BytesMut};
+use rumqttc::v5::mqttbytes::v5::{Connect, Filter, Packet, Publish, PublishProperties, Subscribe};
+use rumqttc::v5::mqttbytes::{Error as Incomplete, QoS};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Wire {
+    stream: TcpStream,
+    unread: BytesMut,
+}
+
+impl Wire {
+    /// Takes over a connected socket.
+    pub fn new(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        Wire { stream, unread: BytesMut::new() }
+    }
+
+    /// The next packet. The end of the stream is an error.
+    pub fn read(&mut self) -> io::Result<Packet> {
+        loop {
+            // A DISCONNECT without a reason is no packet to the codec.
+            match Packet::read(&mut self.unread, None) {
+                Ok(packet) => return Ok(packet),
+                Err(Incomplete::InsufficientBytes(_)) => {}
+                Err(wrong) => return Err(io::Error::new(ErrorKind::InvalidData, wrong)),
+            }
+            let mut chunk = [0; 16 << 10];
+            match self.stream.read(&mut chunk)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                count => self.unread.extend_from_slice(&chunk[..count]),
+            }
+        }
+    }
+
+    /// Sends one packet.
+    pub fn write(&mut self, packet: &Packet) {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, None).unwrap();
+        self.stream.write_all(&bytes).unwrap();
+    }
+}
+
+/// Whoever subscribes with MQTT 5, and sees the properties of messages.
+#[derive(Debug)]
+pub struct Watcher {
+    wire: Wire,
+}
+
+impl Watcher {
+    /// Subscribes to this filter.
+    pub fn at(broker: SocketAddr, filter: &str) -> Self {
+        let mut wire = Wire::new(TcpStream::connect(broker).unwrap());
+        wire.stream.set_read_timeout(Some(SOON)).unwrap();
+        let client_id = format!("watcher-{}", fastrand::u64(..));
+        wire.write(&Packet::Connect(
+            Connect { keep_alive: 0, client_id, clean_start: true, properties: None },
+            None,
+            None,
+        ));
+        assert!(matches!(wire.read().unwrap(), Packet::ConnAck(_)));
+        let subscribe = Subscribe { pkid: 1, ..Subscribe::new(Filter::new(filter, QoS::AtMostOnce), None) };
+        wire.write(&Packet::Subscribe(subscribe));
+        assert!(matches!(wire.read().unwrap(), Packet::SubAck(_)));
+        Watcher { wire }
+    }
+
+    /// Waits for the next message.
+    pub fn next(&mut self) -> (Publish, PublishProperties) {
+        loop {
+            if let Packet::Publish(mut publish) = self.wire.read().expect("a message") {
+                let properties = publish.properties.take().unwrap_or_default();
+                return (publish, properties);
+            }
+        }
+    }
+}
+
+/// What the broker does with a PUBLISH of quality 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// PUBACK with this reason code.
+    Say(u8),
+    /// These bytes, and the end of the connection.
+    End(Vec<u8>),
+}
+
+/// The script. Connections count from 1.
+#[derive(Clone, Copy)]
+pub struct Script {
+    /// The answer to each CONNECT; without one the connection is closed.
+    pub opening: fn(u64) -> Option<Vec<u8>>,
+    /// For each PUBLISH, with what was heard so far.
+    pub reply: fn(&Account, &str, &Value) -> Reply,
+}
+
+/// CONNACK: accepted, no session, no properties.
+pub const ACCEPTED: [u8; 5] = [0x20, 3, 0, 0, 0];
+
+/// What it was told.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// TCP connections.
+    pub connections: u64,
+    /// Messages with QoS 1 that were taken: topic and envelope.
+    pub taken: Vec<(String, Value)>,
+    /// How many were not.
+    pub refused: u64,
+    gone: bool,
+    sockets: Vec<TcpStream>,
+}
+
+impl Account {
+    /// The texts of the records on this topic that were taken, each once.
+    pub fn texts(&self, topic: &str) -> Vec<String> {
+        let mut texts: Vec<String> = Vec::new();
+        for (_, envelope) in self.taken.iter().filter(|(of, _)| of == topic) {
+            let text = envelope["data"].as_str().unwrap_or_default();
+            if !texts.iter().any(|known| known == text) {
+                texts.push(text.to_owned());
+            }
+        }
+        texts
+    }
+}
+
+/// The broker.
+#[derive(Debug)]
+pub struct Broker {
+    address: SocketAddr,
+    account: Arc<Watched<Account>>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl Broker {
+    /// Starts it.
+    pub fn start(script: Script) -> Self {
+        let listener = TcpListener::bind((own_address(), 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let account = Arc::new(Watched::new(Account::default()));
+        let shared = Arc::clone(&account);
+        let acceptor = std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let handle = client.try_clone().unwrap();
+                let number = shared.update(|account| {
+                    account.sockets.push(handle);
+                    account.connections += 1;
+                    (!account.gone).then_some(account.connections)
+                });
+                let Some(number) = number else { break };
+                let account = Arc::clone(&shared);
+                std::thread::spawn(move || {
+                    let closing = client.try_clone().unwrap();
+                    // An error is the client's leaving, which is its right.
+                    let _ = serve(Wire::new(client), number, script, &account);
+                    let _ = closing.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Broker { address, account, acceptor: Some(acceptor) }
+    }
+
+    /// As the configuration names it.
+    pub fn url(&self) -> String {
+        format!("mqtt://{}", self.address)
+    }
+
+    /// Looks at the account.
+    pub fn read<R>(&self, look: impl FnOnce(&Account) -> R) -> R {
+        self.account.read(look)
+    }
+
+    /// Waits until the account is good enough; fails with `what` was expected.
+    pub fn expect(&self, what: &str, limit: Duration, mut enough: impl FnMut(&Account) -> bool) {
+        if self.account.wait_for(limit, |account| enough(account).then_some(())).is_none() {
+            self.read(|account| {
+                let Account { connections, refused, taken, .. } = account;
+                panic!(
+                    "waited {limit:?} for {what}; {connections} connections, {refused} refused, {} taken",
+                    taken.len()
+                )
+            });
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.account.update(|account| {
+            account.gone = true;
+            for socket in account.sockets.drain(..) {
+                // Most have ended by themselves.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+        });
+        // Wakes the acceptor, which then sees that it is over.
+        let _ = TcpStream::connect(self.address);
+        let _ = self.acceptor.take().map(JoinHandle::join);
+    }
+}
+
+fn serve(mut wire: Wire, number: u64, script: Script, account: &Watched<Account>) -> io::Result<()> {
+    let Packet::Connect(..) = wire.read()? else { return Ok(()) };
+    let Some(opening) = (script.opening)(number) else { return Ok(()) };
+    wire.stream.write_all(&opening)?;
+    let mut aliases: HashMap<u16, Bytes> = HashMap::new();
+    loop {
+        match wire.read()? {
+            Packet::Publish(mut publish) => {
+                let alias = publish.properties.as_ref().and_then(|properties| properties.topic_alias);
+                match alias {
+                    Some(alias) if publish.topic.is_empty() => publish.topic = aliases[&alias].clone(),
+                    Some(alias) => _ = aliases.insert(alias, publish.topic.clone()),
+                    None => {}
+                }
+                let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
+                let envelope = serde_json::from_slice(&publish.payload).unwrap_or(Value::Null);
+                let reply = account.update(|account| {
+                    let reply = (script.reply)(account, &topic, &envelope);
+                    match &reply {
+                        Reply::Say(code) if *code < 0x80 => account.taken.push((topic, envelope)),
+                        _ => account.refused += 1,
+                    }
+                    reply
+                });
+                let [high, low] = publish.pkid.to_be_bytes();
+                match reply {
+                    Reply::Say(code) => wire.stream.write_all(&[0x40, 3, high, low, code])?,
+                    Reply::End(bytes) => return wire.stream.write_all(&bytes),
+                }
+            }
+            Packet::PingReq(_) => wire.stream.write_all(&[0xd0, 0])?,
+            Packet::Subscribe(subscribe) => {
+                let [high, low] = subscribe.pkid.to_be_bytes();
+                wire.stream.write_all(&[0x90, 4, high, low, 0, 1])?;
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! MQTT 5 with a broker that refuses: no refusal is without an end, and none goes without words.
+
+use crate::common::mqtt5::{ACCEPTED, Account, Broker, Reply, Script};
+use crate::common::sidecar::{Home, STREAM, Sidecar};
+use crate::common::{LONG, SOON};
+use serde_json::Value;
+
+const ORDERS: &str = "p/app/orders";
+const BAD: &str = "p/app/bad";
+
+fn accept(_: u64) -> Option<Vec<u8>> {
+    Some(ACCEPTED.to_vec())
+}
+
+fn take(_: &Account, _: &str, _: &Value) -> Reply {
+    Reply::Say(0)
+}
+
+fn is_record(envelope: &Value) -> bool {
+    envelope["id"].is_string()
+}
+
+fn start(broker: &Broker) -> Sidecar {
+    let mut home = Home::new([broker.url()]);
+    home.mqtt = "version = \"5\"".to_owned();
+    Sidecar::start(home)
+}
+
+fn texts(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("record {number}")).collect()
+}
+
+/// Waits for the link's reason to hold this text.
+fn expect_reason(sidecar: &Sidecar, text: &str) {
+    sidecar.expect_status(text, |status| status["link"]["reason"].as_str().is_some_and(|reason| reason.contains(text)));
+}
+
+#[test]
+fn a_quota_that_is_used_up_never_costs_a_record_or_the_connection() {
+    let broker = Broker::start(Script {
+        opening: accept,
+        reply: |account, _, envelope| match is_record(envelope) && account.refused < 130 {
+            true => Reply::Say(0x97),
+            false => Reply::Say(0),
+        },
+    });
+    let sidecar = start(&broker);
+    let sent = texts(1000);
+    sidecar.publish_lines("orders", &sent);
+    broker.expect("every record", LONG, |account| account.texts(ORDERS).len() == sent.len());
+    assert_eq!(broker.read(|account| account.texts(ORDERS)), sent, "in order");
+    let ledger = sidecar.expect_drained(STREAM);
+    assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&1000.into(), &0.into()), "{ledger}");
+    let link = sidecar.status()["link"].clone();
+    assert_eq!((&link["connects"], &link["refusals"]["quota-exceeded"]), (&1.into(), &130.into()), "{link}");
+}
+
+#[test]
+fn a_record_that_is_refused_for_no_reason_never_blocks_the_others_for_long() {
+    let broker = Broker::start(Script {
+        opening: accept,
+        reply: |_, topic, _| if topic == BAD { Reply::Say(0x80) } else { Reply::Say(0x10) },
+    });
+    let sidecar = start(&broker);
+    sidecar.publish("orders", "before");
+    sidecar.publish("bad", "never taken");
+    sidecar.publish("orders", "after");
+    broker.expect("the others", SOON, |account| account.texts(ORDERS) == ["before", "after"]);
+    let ledger = sidecar.expect_drained(STREAM);
+    assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&2.into(), &1.into()), "{ledger}");
+    broker.expect("the announcement", SOON, |account| {
+        let mut events = account.taken.iter().filter(|(topic, _)| topic == "p/event").map(|(_, event)| &event["data"]);
+        events.any(|event| {
+            let detail = event["detail"].as_str().unwrap_or_default();
+            event["reason"] == "refused" && detail == "the broker refuses it without giving a reason (0x80)"
+        })
+    });
+    let link = sidecar.status()["link"].clone();
+    assert_eq!((&link["connects"], &link["refusals"]["unspecified-error"]), (&1.into(), &4.into()), "{link}");
+    let metrics = sidecar.request("GET", "/metrics", "", b"").unwrap();
+    assert!(metrics.text.contains("pillion_link_refusals_total{reason=\"unspecified-error\"} 4"), "{}", metrics.text);
+}
+
+#[test]
+fn a_broker_that_takes_no_events_never_makes_more_of_them() {
+    let broker = Broker::start(Script {
+        opening: accept,
+        reply: |_, topic, _| if topic == "p/event" || topic == BAD { Reply::Say(0x87) } else { Reply::Say(0) },
+    });
+    let sidecar = start(&broker);
+    sidecar.publish("bad", "never taken");
+    sidecar.expect_status("the end of the event", |status| status["streams"]["event"]["quarantined"] == 1);
+    sidecar.publish("orders", "after");
+    broker.expect("the next record", SOON, |account| account.texts(ORDERS) == ["after"]);
+    sidecar.expect_drained("event");
+    // An announcement would come a second later at the latest.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let status = sidecar.status();
+    assert_eq!(status["streams"]["event"]["accepted"], 1, "{status:#}");
+}
+
+#[test]
+fn a_retained_message_that_is_refused_never_stops_the_records() {
+    let broker = Broker::start(Script {
+        opening: accept,
+        reply: |_, topic, _| if topic == "p/status" { Reply::Say(0x87) } else { Reply::Say(0) },
+    });
+    let sidecar = start(&broker);
+    sidecar.publish("orders", "one");
+    broker.expect("the record", SOON, |account| account.texts(ORDERS) == ["one"]);
+    let link = sidecar.status()["link"].clone();
+    assert_eq!((&link["connects"], &link["refusals"]["not-authorized"]), (&1.into(), &1.into()), "{link}");
+}
+
+#[test]
+fn a_broker_that_speaks_another_version_never_goes_without_advice() {
+    let old = Broker::start(Script { opening: |_| Some(vec![0x20, 2, 0, 1]), reply: take });
+    expect_reason(&start(&old), "it does not speak MQTT 5; set mqtt.version = \"3.1.1\"");
+    let rude = Broker::start(Script { opening: |_| None, reply: take });
+    expect_reason(&start(&rude), "if it does not speak MQTT 5, set mqtt.version = \"3.1.1\"");
+}
+
+#[test]
+fn a_broker_that_says_why_it_goes_is_never_shown_as_one_that_just_closed() {
+    let broker = Broker::start(Script {
+        opening: accept,
+        reply: |_, topic, _| match topic == ORDERS {
+            // DISCONNECT, administrative action, with a reason string.
+            true => Reply::End([&[0xe0, 9, 0x98, 7, 0x1f, 0, 4], &b"bye!"[..]].concat()),
+            false => Reply::Say(0),
+        },
+    });
+    let sidecar = start(&broker);
+    sidecar.publish("orders", "one");
+    expect_reason(&sidecar, "the broker ended the connection: whoever runs it has ended it (it says: bye!)");
+}
+
+#[test]
+fn a_broker_that_keeps_nothing_never_goes_unnoticed() {
+    // Refuses a retained Last Will first, then says that it keeps nothing.
+    let broker = Broker::start(Script {
+        opening: |number| match number {
+            1 => Some(vec![0x20, 3, 0, 0x9a, 0]),
+            _ => Some(vec![0x20, 5, 0, 0, 2, 0x25, 0]),
+        },
+        reply: take,
+    });
+    let sidecar = start(&broker);
+    sidecar.publish("orders", "one");
+    broker.expect("the record", SOON, |account| account.texts(ORDERS) == ["one"]);
+    let link = sidecar.status()["link"].clone();
+    assert!(link["notices"][0].as_str().is_some_and(|text| text.contains("keeps no messages")), "{link}");
+}
