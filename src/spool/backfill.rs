@@ -32,8 +32,15 @@ pub(super) struct Backfill {
 impl Backfill {
     /// `rate` records per second, 0 for no limit. Before the first rewind nobody is connected and nothing is held back.
     pub(super) fn new(rate: u32, now_ms: u64) -> Self {
-        let pace = NonZeroU32::new(rate).map(|rate| Pace::new(rate, now_ms));
-        Backfill { pace, live_from: Vec::new(), held_until_ms: None, owed: 0 }
+        let mut backfill = Backfill { pace: None, live_from: Vec::new(), held_until_ms: None, owed: 0 };
+        backfill.set_rate(rate, now_ms);
+        backfill
+    }
+
+    /// From now on at this rate. Where the backlogs end stays.
+    pub(super) fn set_rate(&mut self, rate: u32, now_ms: u64) {
+        self.pace = NonZeroU32::new(rate).map(|rate| Pace::new(rate, now_ms));
+        self.held_until_ms = None;
     }
 
     /// A new connection: every stream's records below these numbers are its backlog.

@@ -153,6 +153,8 @@ pub struct Spool {
     /// Stream ids by priority, and the place in each priority's turn.
     turns: Vec<StreamId>,
     backfill: Backfill,
+    /// As configured; a small stream's are smaller.
+    segment_bytes: u64,
     /// No gaps are announced before this time, so that they can grow together.
     quiet_until_ms: u64,
 }
@@ -191,6 +193,19 @@ impl Urgency {
     }
 }
 
+/// Eviction drops whole segments, and not the one that is written to.
+fn segment_bytes(configured: u64, stream: &Stream) -> u64 {
+    configured.min(stream.max_bytes / 2)
+}
+
+/// The ids of streams by priority.
+fn turns(streams: &[Stream]) -> Vec<StreamId> {
+    let mut turns: Vec<(StreamId, u8)> =
+        (0..).map(StreamId).zip(streams.iter().map(|stream| stream.priority)).collect();
+    turns.sort_by_key(|(_, priority)| *priority);
+    turns.into_iter().map(|(id, _)| id).collect()
+}
+
 impl Spool {
     /// Opens every stream. What was found that should not be is logged, and told on the event stream.
     pub fn open(fs: &Arc<dyn FileSystem>, options: &Options, now: Timestamp) -> Spool {
@@ -210,7 +225,7 @@ impl Spool {
             let runtime_dir = options.runtime_dir.as_ref().filter(|_| options.boot_id != [0; 16]);
             let rules = Rules {
                 id: StreamId(id),
-                segment_bytes: options.segment_bytes.min(stream.max_bytes / 2),
+                segment_bytes: segment_bytes(options.segment_bytes, stream),
                 window_ms,
                 boot_id: options.boot_id,
                 runtime_dir: runtime_dir.map(|dir| dir.join(&stream.name)),
@@ -224,15 +239,28 @@ impl Spool {
             }
             logs.push(log);
         }
-        let mut turns: Vec<StreamId> = (0..).map(StreamId).take(logs.len()).collect();
-        turns.sort_by_key(|id| options.streams.get(id.index()).map(|stream| stream.priority));
+        let turns = turns(&options.streams);
         let backfill = Backfill::new(options.backfill_rate, now.mono_ms);
-        let mut spool = Spool { logs, turns, backfill, quiet_until_ms: 0 };
+        let mut spool = Spool { logs, turns, backfill, segment_bytes: options.segment_bytes, quiet_until_ms: 0 };
         for event in events {
             spool.tell(&event, now);
         }
         spool.announce(now);
         spool
+    }
+
+    /// Changes the limits of the streams, which are the same ones in the same order. What is too much by them goes at once,
+    /// but for streams that reject: these take nothing more until it is delivered.
+    pub fn limit(&mut self, streams: &[Stream], backfill_rate: u32, now: Timestamp) {
+        for (log, stream) in self.logs.iter_mut().zip(streams) {
+            debug_assert_eq!(log.rules.stream.name, stream.name);
+            log.rules.segment_bytes = segment_bytes(self.segment_bytes, stream);
+            log.rules.stream = stream.clone();
+            log.enforce_quota(now);
+        }
+        self.turns = turns(streams);
+        self.backfill.set_rate(backfill_rate, now.mono_ms);
+        self.announce(now);
     }
 
     /// Takes records in: all of them or none.

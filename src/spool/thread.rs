@@ -9,6 +9,7 @@
 
 use super::fs::{Disk, FileSystem};
 use super::{Batch, Options, Reason, Spool};
+use crate::config::Stream;
 use crate::pulse::Pulse;
 use crate::record::{Accepted, Clock, Durability, Record, Refusal, Sequenced, StreamId, Submission};
 use crate::stats::StreamStatus;
@@ -39,6 +40,7 @@ enum Request {
     Rewind { epoch: u64 },
     Newest { stream: StreamId, topic: &'static str, reply: oneshot::Sender<Option<Sequenced>> },
     Report(oneshot::Sender<Vec<StreamStatus>>),
+    Limit { streams: Vec<Stream>, backfill_rate: u32 },
     Beat,
     Close(oneshot::Sender<()>),
 }
@@ -182,6 +184,12 @@ impl Handle {
         answer.await.map_err(|_| Closed)
     }
 
+    /// From now on these limits hold: those of the same streams in the same order, with [`Options::backfill_rate`]. What is too
+    /// much by them is dropped, and announced.
+    pub async fn limit(&self, streams: Vec<Stream>, backfill_rate: u32) -> Result<(), Closed> {
+        self.send(Request::Limit { streams, backfill_rate }).await
+    }
+
     /// Asks the thread to answer its pulse. A queue that is full needs no asking: the thread answers between requests.
     pub fn beat(&self) {
         let _ = self.requests.try_send(Request::Beat);
@@ -284,6 +292,7 @@ impl Server {
                 let _ = reply.send(self.spool.newest(stream, topic));
             }
             Request::Report(reply) => self.reports.push(reply),
+            Request::Limit { streams, backfill_rate } => self.spool.limit(&streams, backfill_rate, now),
             Request::Beat => {}
             Request::Close(done) => return Some(done),
         }

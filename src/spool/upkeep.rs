@@ -6,6 +6,7 @@ use super::ledger::Fate;
 use super::log::{Created, Log};
 use super::open::unknown_next;
 use super::segment::{HEADER_LEN, Header};
+use crate::config::WhenFull;
 use crate::record::{ClockQuality, Timestamp};
 use std::io;
 
@@ -65,8 +66,12 @@ impl Log {
         self.unsaved_since_ms.map(|since| since.saturating_add(CHECKPOINT_LAG_MS))
     }
 
-    /// Drops oldest segments while the stream is over its quota.
+    /// Drops oldest segments while the stream is over its quota. One that rejects is so only if its quota was lowered: what it
+    /// took it keeps.
     pub(super) fn enforce_quota(&mut self, now: Timestamp) {
+        if self.rules.stream.when_full == WhenFull::Reject {
+            return;
+        }
         while self.disk_bytes() > self.rules.stream.max_bytes && self.drop_oldest(Fate::Evicted, now) {}
     }
 

@@ -197,3 +197,36 @@ fn odd_requests_never_disturb_the_ledger() {
     assert_eq!((status.accepted, status.delivered, status.quarantined, status.waiting), (3, 2, 1, 0));
     assert_eq!(rig.events("gap").len(), 1);
 }
+
+#[test]
+fn a_lower_quota_never_waits_for_the_next_record_nor_drops_in_silence() {
+    let mut rig = Rig::new(Sync::Always);
+    rig.store_many(16);
+    let mut streams = rig.options.streams.clone();
+    streams[T.index()].max_bytes = 2 * 4096;
+    rig.spool.limit(&streams, 0, rig.now);
+    let status = rig.status(T);
+    assert_eq!((status.evicted, status.waiting), (8, 8));
+    rig.settle_down();
+    assert_eq!(rig.events("gap")[0]["count"], 8);
+    // What a stream has taken that rejects, it keeps.
+    streams[T.index()] = Stream { when_full: WhenFull::Reject, max_bytes: 4096, ..stream("telemetry", 1) };
+    rig.spool.limit(&streams, 0, rig.now);
+    assert_eq!(rig.append_to(T, &["one more"]), Err(Refusal::Full));
+    assert_eq!(rig.status(T).waiting, 8);
+    rig.spool.rewind();
+    assert_eq!(rig.numbers(T), (9..=16).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_new_priority_never_changes_the_order_within_a_stream() {
+    let mut rig = Rig::new(Sync::Always);
+    rig.store_many(8);
+    rig.append_to(L, &["a log"]).unwrap();
+    let mut streams = rig.options.streams.clone();
+    streams[L.index()].priority = 0;
+    rig.spool.limit(&streams, 0, rig.now);
+    let all: Vec<(StreamId, u64)> = rig.read_all().into_iter().map(|(stream, record)| (stream, record.seq)).collect();
+    assert_eq!(all[0], (L, 1));
+    assert_eq!(all[1..], (1..=8).map(|number| (T, number)).collect::<Vec<_>>());
+}

@@ -47,7 +47,7 @@ fn open(dir: &Path, sync: Sync) -> (Handle, mpsc::Receiver<Batch>) {
 
 /// With a heart that tells when the thread has done all that was asked before, pushes included.
 fn open_with_heart(dir: &Path) -> (Handle, mpsc::Receiver<Batch>, Heart) {
-    let mut heart = Heart::default();
+    let heart = Heart::default();
     let (handle, batches) = start(options(dir, WINDOW), clock, heart.pulse("spool")).unwrap();
     (handle, batches, heart)
 }
@@ -349,7 +349,7 @@ async fn an_idle_thread_never_wakes_up() {
         clock()
     }
     let dir = tempfile::tempdir().unwrap();
-    let mut heart = Heart::default();
+    let heart = Heart::default();
     let long = Sync::After(Duration::from_secs(60));
     let (handle, mut batches) = start(options(dir.path(), long), counting_clock, heart.pulse("spool")).unwrap();
     let accepted = append(&handle, 10, 100, Durability::Window).await.unwrap();
