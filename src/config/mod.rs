@@ -6,7 +6,7 @@
 //! The way from text to this: `load` reads the files and merges them as a `tree` that knows where each value stands;
 //! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams`, `serial`, `framing`, `port`, `modbus`, `gpio`
 //! `health`, `homeassistant` and `api` say what each key may be, with `values` and `units` for single values and `keys` for what exists at all;
-//! `effective` prints it back as TOML.
+//! `effective` prints it back as TOML, `difference` tells which keys differ from one to the next.
 //!
 //! A new key: its name in `keys`, its reading in the file of its section, its printing in `effective`, its line in
 //! `systemd/gateway.toml`, and what is said about wrong values in the table of `tests`.
@@ -16,6 +16,7 @@ mod app;
 mod batch;
 mod commands;
 mod devices;
+mod difference;
 mod discovery;
 mod effective;
 mod framing;
