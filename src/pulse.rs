@@ -6,16 +6,20 @@
 //!
 //! Constraint: a flow answers from its main loop only, never from a task of its own, or the answer proves nothing.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::watch;
 
-/// The asking side, owned by the health flow.
-#[derive(Debug)]
+/// The asking side. All clones are one heart: the health flow asks, and whoever starts a flow gives it a pulse.
+#[derive(Debug, Clone)]
 pub struct Heart {
     beat: watch::Sender<u64>,
-    flows: Vec<(String, Arc<AtomicU64>)>,
+    /// A flow that has ended, for its device is configured no more, is asked no more.
+    flows: Arc<Mutex<Vec<Flow>>>,
 }
+
+/// What a flow has answered, by its name.
+type Flow = (String, Weak<AtomicU64>);
 
 /// The answering side, one for each flow.
 #[derive(Debug)]
@@ -26,23 +30,30 @@ pub struct Pulse {
 
 impl Default for Heart {
     fn default() -> Self {
-        Heart { beat: watch::channel(0).0, flows: Vec::new() }
+        Heart { beat: watch::channel(0).0, flows: Arc::default() }
     }
 }
 
 impl Heart {
     /// A pulse for the flow of this name. The name is what the operator reads when the flow is stuck.
-    pub fn pulse(&mut self, flow: impl Into<String>) -> Pulse {
+    pub fn pulse(&self, flow: impl Into<String>) -> Pulse {
         let answered = Arc::new(AtomicU64::new(*self.beat.borrow()));
-        self.flows.push((flow.into(), Arc::clone(&answered)));
+        let mut flows = self.flows();
+        flows.retain(|(_, answered)| answered.strong_count() > 0);
+        flows.push((flow.into(), Arc::downgrade(&answered)));
         Pulse { beat: self.beat.subscribe(), answered }
     }
 
     /// The flows that have not answered the latest beat.
-    pub fn stuck(&self) -> Vec<&str> {
+    pub fn stuck(&self) -> Vec<String> {
         let beat = *self.beat.borrow();
-        let silent = |flow: &&(String, Arc<AtomicU64>)| flow.1.load(Ordering::Relaxed) != beat;
-        self.flows.iter().filter(silent).map(|(name, _)| name.as_str()).collect()
+        let silent = |flow: &&Flow| flow.1.upgrade().is_some_and(|answered| answered.load(Ordering::Relaxed) != beat);
+        self.flows().iter().filter(silent).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Nothing panics while it holds the lock, and what is in there is whole in any case.
+    fn flows(&self) -> MutexGuard<'_, Vec<Flow>> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks all flows.
@@ -85,12 +96,25 @@ mod tests {
 
     #[test]
     fn a_flow_that_hangs_never_goes_unnoticed() {
-        let mut heart = Heart::default();
+        let heart = Heart::default();
         let mut quick = heart.pulse("quick");
         let _hung = heart.pulse("hung");
         assert!(heart.stuck().is_empty(), "nothing was asked yet");
         heart.ask();
         quick.answer_now();
         assert_eq!(heart.stuck(), ["hung"]);
+    }
+
+    #[test]
+    fn a_flow_that_was_ended_is_never_waited_for_nor_remembered() {
+        let heart = Heart::default();
+        let mut stays = heart.pulse("stays");
+        for _ in 0..100 {
+            drop(heart.clone().pulse("comes and goes"));
+        }
+        heart.ask();
+        stays.answer_now();
+        assert_eq!(heart.stuck(), Vec::<String>::new());
+        assert!(heart.flows().len() <= 2);
     }
 }

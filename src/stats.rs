@@ -7,6 +7,7 @@
 mod app;
 mod host;
 mod logs;
+mod reload;
 
 pub use app::{AppState, AppStatus, AppUsage, HeartbeatState, HeartbeatStatus, LastExit};
 pub use host::{
@@ -15,6 +16,7 @@ pub use host::{
 };
 
 pub use logs::{LogsState, LogsStatus};
+pub use reload::{ConfigurationStatus, MOST_PROBLEMS, ReloadOutcome, ReloadRequest, ReloadStatus};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +33,9 @@ pub struct Status {
     pub uptime_s: u64,
     /// The verdict.
     pub health: Health,
+    /// The configuration that runs; none where an older sidecar says nothing about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigurationStatus>,
     /// The connection to the broker.
     pub link: LinkStatus,
     /// Every stream by name, with its ledger.

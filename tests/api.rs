@@ -54,12 +54,13 @@ impl Sidecar {
         let accepted = Arc::new(Mutex::new(Vec::new()));
         let health = Arc::new(Mutex::new(HealthState::Healthy));
         let (stop, stopped) = watch::channel(false);
-        let mut heart = Heart::default();
+        let heart = Heart::default();
         let pulse = heart.pulse("api");
         let (submissions, from_api) = mpsc::channel(4);
         let (status, questions) = mpsc::channel(4);
         let api = Api {
-            traces: Default::default(),
+            roster: watch::channel(pillion::roster::Roster::from([])).1,
+            reload: mpsc::channel(1).0,
             access: Default::default(),
             counts: watch::channel(Default::default()).0,
             environment: Default::default(),
@@ -178,6 +179,7 @@ async fn answer_status(mut questions: mpsc::Receiver<pillion::stats::StatusReque
             instance: "gateway".into(),
             uptime_s: 61,
             health: Health { state, reasons },
+            configuration: None,
             link: LinkStatus::default(),
             streams: BTreeMap::new(),
             devices: BTreeMap::new(),

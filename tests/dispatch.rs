@@ -8,7 +8,8 @@ use pillion::dispatch::{self, Wiring, journal};
 use pillion::host;
 use pillion::pulse::Heart;
 use pillion::record::{Encoding, Submission};
-use pillion::stats::CommandCounts;
+use pillion::roster::{Member, Roster};
+use pillion::stats::{CommandCounts, DeviceStatus};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ struct Flow {
     counts: watch::Receiver<CommandCounts>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    known: watch::Sender<Roster>,
     _heart: Heart,
 }
 
@@ -39,20 +41,23 @@ impl Flow {
         let (submissions, records) = mpsc::channel(1024);
         let (status, counts) = watch::channel(CommandCounts::default());
         let (stop, stopped) = watch::channel(false);
-        let mut heart = Heart::default();
+        let heart = Heart::default();
+        let shown = watch::channel(DeviceStatus::closed("serial", 0)).1;
+        let (name, commands) = ("meter".to_owned(), Some(commands));
+        let meter = Member { name, status: shown, commands, orders: Some(to_device), traces: None };
+        let (known, roster) = watch::channel(Roster::from([meter]));
         let wiring = Wiring {
             requests: from_test,
-            orders: [("meter".to_owned(), to_device)].into(),
+            roster,
             submissions,
             status,
             clock: host::now,
             pulse: heart.pulse("dispatch"),
             stop: stopped,
         };
-        let devices = [("meter".to_owned(), Some(commands))].into();
-        let task = tokio::spawn(dispatch::run(devices, Arc::new(Disk), journal::folder(state_dir), wiring));
+        let task = tokio::spawn(dispatch::run(Arc::new(Disk), journal::folder(state_dir), wiring));
         let (requests, replies) = (Some(requests), VecDeque::new());
-        Flow { requests, orders, records, replies, counts, stop, task, _heart: heart }
+        Flow { requests, orders, records, replies, counts, stop, task, known, _heart: heart }
     }
 
     /// As the broker brings it. What comes back tells when it need not come again.
@@ -218,4 +223,21 @@ async fn a_damaged_journal_never_costs_more_than_what_is_damaged_nor_goes_unanno
         assert!(flow.last_reply().await.repeated, "c-{number}");
     }
     assert_eq!(flow.counts.borrow().begun, 0);
+}
+
+#[tokio::test]
+async fn a_device_that_comes_or_goes_never_costs_the_others_their_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut flow = Flow::start(dir.path(), 4);
+    let payload = r#"{"id":"c-1","data":"open"}"#;
+    flow.send(payload, 1, false).await.await.unwrap();
+    report(&flow.order().await, Progress::Done);
+    let reply = flow.last_reply().await;
+    let roster = flow.known.send_replace(Roster::from([]));
+    flow.send(r#"{"id":"c-2","data":"open"}"#, 2, false).await.await.unwrap();
+    let refused = flow.last_reply().await;
+    assert_eq!((refused.stage, refused.reason.unwrap()), (Stage::Refused, "there is no device \"meter\"".to_owned()));
+    flow.known.send_replace(roster);
+    flow.send(payload, 3, true).await.await.unwrap();
+    assert_eq!(flow.reply().await, Reply { repeated: true, ..reply });
 }

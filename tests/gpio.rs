@@ -165,7 +165,7 @@ impl Bridge {
         let (stop, stop_out) = watch::channel(false);
         let (orders, orders_out) = mpsc::channel(8);
         let (missing, liveness) = watch::channel(None);
-        let mut heart = Heart::default();
+        let heart = Heart::default();
         let pulse = heart.pulse("line");
         let wiring = Wiring {
             orders: orders_out,

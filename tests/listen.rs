@@ -134,7 +134,7 @@ impl Rig {
         let (submissions, events) = mpsc::channel(8);
         let (status_in, status) = watch::channel(SessionStatus::default());
         let (stop, stopped) = watch::channel(false);
-        let mut heart = Heart::default();
+        let heart = Heart::default();
         let wiring = Wiring {
             outlets: Outlets {
                 devices: Some(to_test),

@@ -210,7 +210,7 @@ impl Master {
         let (submissions, records) = mpsc::channel(1024);
         let (status, bus) = watch::channel(DeviceStatus::closed("modbus", 0));
         let (stop, stop_out) = watch::channel(false);
-        let mut heart = Heart::default();
+        let heart = Heart::default();
         let pulse = heart.pulse("bus");
         let mut units = BTreeMap::new();
         let mut wirings = Vec::new();

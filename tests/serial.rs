@@ -68,7 +68,7 @@ impl Bridge {
         let (submissions, records) = mpsc::channel(room);
         let (status_in, status) = watch::channel(DeviceStatus::closed("serial", 0));
         let (stop, stop_out) = watch::channel(false);
-        let mut heart = Heart::default();
+        let heart = Heart::default();
         let pulse = heart.pulse("serial meter");
         let (_, orders) = mpsc::channel(1);
         let (_, traces) = mpsc::channel(1);

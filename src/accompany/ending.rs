@@ -183,8 +183,9 @@ impl Companion {
     /// Reports an end. Whether it is held for good, or at least taken in.
     async fn report(&mut self, exit: &Exit, lines: Vec<LogLine>, is_late: bool) -> bool {
         let name = self.name().to_owned();
+        let roster = self.wiring.roster.borrow().clone();
         let devices: Vec<(String, DeviceStatus)> =
-            self.wiring.devices.iter().map(|(name, device)| (name.clone(), device.borrow().clone())).collect();
+            roster.iter().map(|member| (member.name.clone(), member.status.borrow().clone())).collect();
         let facts = Facts {
             unit: &name,
             exit,

@@ -28,9 +28,8 @@ use crate::backoff::Backoff;
 use crate::logline::RecentRequest;
 use crate::pulse::Pulse;
 use crate::record::{Accepted, Clock, Durability, Encoding, Record, Refusal, StreamId, Submission};
-use crate::stats::{
-    AppRequest, AppState, AppStatus, AppUsage, DeviceStatus, HeartbeatState, HeartbeatStatus, LastExit,
-};
+use crate::roster::Roster;
+use crate::stats::{AppRequest, AppState, AppStatus, AppUsage, HeartbeatState, HeartbeatStatus, LastExit};
 use heartbeat::{Change, Heartbeat};
 use life::{Life, Step};
 use memory::Memory;
@@ -81,8 +80,8 @@ pub struct Wiring {
     pub status: watch::Sender<AppStatus>,
     /// Questions for the application's last lines.
     pub recent: mpsc::Sender<RecentRequest>,
-    /// Every device by name.
-    pub devices: Vec<(String, watch::Receiver<DeviceStatus>)>,
+    /// The devices that there are.
+    pub roster: watch::Receiver<Roster>,
     /// Where events go.
     pub submissions: mpsc::Sender<Submission>,
     /// Where time stamps come from.

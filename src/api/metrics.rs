@@ -16,6 +16,7 @@
 //! ```
 
 mod app;
+mod configuration;
 mod host;
 mod logs;
 
@@ -316,6 +317,8 @@ pub(super) fn render(status: &Status) -> String {
     target.extend([("host", status.host.name.as_str()), ("boot_id", status.host.boot_id.as_str())]);
     out.family(&TARGET, [(target, &())]);
     out.families(&GENERAL, || [(vec![], status)]);
+    let configuration = || status.configuration.iter().map(|configuration| (vec![], configuration));
+    out.families(&configuration::CONFIGURATION, configuration);
     let server = status.link.server.as_deref();
     out.family(&SERVER, server.map(|server| (vec![("server", server)], &())));
     out.link_state(status.link.state);
@@ -455,8 +458,8 @@ impl fmt::Display for Escaped<'_> {
 mod tests {
     use super::*;
     use crate::stats::{
-        AppUsage, DiskSpace, FlashWear, Health, HeartbeatStatus, HostStatus, Interface, LastExit, Load, Memory, Power,
-        Pressure, SpareBlocks, Stall, Temperature,
+        AppUsage, ConfigurationStatus, DiskSpace, FlashWear, Health, HeartbeatStatus, HostStatus, Interface, LastExit,
+        Load, Memory, Power, Pressure, ReloadOutcome, ReloadStatus, SpareBlocks, Stall, Temperature,
     };
     use serde_json::{Value as Json, json};
     use std::collections::BTreeSet;
@@ -477,6 +480,7 @@ mod tests {
             instance: "gateway".into(),
             uptime_s: 61,
             health: Health { state: HealthState::Degraded, reasons: vec!["the meter is gone".into()] },
+            configuration: None,
             link: LinkStatus {
                 state: LinkState::Connected,
                 server: Some("mqtt://b:1883".into()),
@@ -640,6 +644,15 @@ mod tests {
         status.host = telling_host();
         status.inbox = Some(InboxStatus::default());
         status.config = Some(SettingsStatus::default());
+        let reload = ReloadStatus {
+            at_ms: 0,
+            outcome: ReloadOutcome::Unchanged,
+            keys: vec![],
+            problems: vec![],
+            more_problems: 0,
+        };
+        status.configuration =
+            Some(ConfigurationStatus { last_reload: Some(reload), ..ConfigurationStatus::default() });
         let count = Some(0);
         status.app = Some(AppStatus {
             pid: Some(0),

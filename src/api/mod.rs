@@ -16,6 +16,8 @@
 //!                    400 wrong topic, stream, parameter or body   408 the body took too long   413 too large
 //!                    429 the stream is full   507 the disk did not take it   503 stopping or stuck, with Retry-After
 //! GET  /v1/openapi.json   200: the description of all this for programs
+//! POST /v1/reload    the configuration is read again and what has changed is applied (see `reload`)
+//!                    200 done, or nothing has changed   409 it needs a restart   422 it is wrong; the old one stays
 //! POST /v1/heartbeat 204: the application is alive; see app.heartbeat_timeout
 //! POST /v1/logs      body: lines of the application's log, 4000 at the most, as JSON or with text/plain as text (see `logs`)
 //!                    200 {"accepted":n,"shipped":n,"below_level":n,"suppressed":n} once what is shipped would survive a kill
@@ -50,6 +52,7 @@
 //! - `publish` takes records in; `records` says which are good, `upload` takes bodies of any length
 //! - `logs` takes in lines of the application's log
 //! - `command` has something done
+//! - `reload` has the configuration read again
 //! - `heartbeat` takes note that the application is alive
 //! - `messages` hands on what the broker has for the application
 //! - `settings` is the application's configuration
@@ -73,6 +76,7 @@ mod phase;
 mod publish;
 mod query;
 mod records;
+mod reload;
 mod routes;
 mod server;
 mod services;
@@ -87,7 +91,8 @@ use crate::command::Request;
 use crate::inbound::{Inbox, Neighbour, SettingsStore};
 use crate::logline::Posted;
 use crate::record::{Clock, StreamId, Submission};
-use crate::stats::{ApiStatus, StatusRequest, TraceRequest};
+use crate::roster::Roster;
+use crate::stats::{ApiStatus, ReloadRequest, StatusRequest};
 use std::collections::BTreeMap;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -107,8 +112,10 @@ pub struct Api {
     pub commands: mpsc::Sender<Request>,
     /// Into the logs flow.
     pub logs: mpsc::Sender<Posted>,
-    /// For the last bytes of a device, by its name.
-    pub traces: BTreeMap<String, mpsc::Sender<TraceRequest>>,
+    /// The devices that there are.
+    pub roster: watch::Receiver<Roster>,
+    /// Has the configuration read again.
+    pub reload: mpsc::Sender<ReloadRequest>,
     /// Messages for the application; `None`: they are not kept.
     pub inbox: Option<Inbox>,
     /// The application's configuration; `None`: it is not kept.

@@ -177,7 +177,8 @@ pub(super) mod tests {
 
     pub(in crate::api) fn api() -> Api {
         Api {
-            traces: Default::default(),
+            roster: tokio::sync::watch::channel(crate::roster::Roster::from([])).1,
+            reload: mpsc::channel(1).0,
             refused: mpsc::channel(1).0,
             submissions: mpsc::channel(1).0,
             commands: mpsc::channel(1).0,

@@ -7,7 +7,7 @@ use super::answer::{Answer, Error};
 use super::call::{Call, Peer, Shared};
 use super::counts::OTHER;
 use super::phase::Phases;
-use super::{command, environment, heartbeat, logs, messages, publish, services, settings, views};
+use super::{command, environment, heartbeat, logs, messages, publish, reload, services, settings, views};
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use percent_encoding::percent_decode_str;
@@ -30,6 +30,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route { method: Method::POST, path: "/v1/logs",                   handler: |shared, call| Box::pin(logs::post(shared, call)) },
     Route { method: Method::GET,  path: "/v1/openapi.json",           handler: |_, _| Box::pin(views::description()) },
     Route { method: Method::POST, path: "/v1/publish",                handler: |shared, call| Box::pin(publish::publish(shared, call)) },
+    Route { method: Method::POST, path: "/v1/reload",                 handler: |shared, _| Box::pin(reload::reload(shared)) },
     Route { method: Method::GET,  path: "/v1/services",               handler: |shared, _| Box::pin(services::services(shared)) },
     Route { method: Method::GET,  path: "/v1/status",                 handler: |shared, _| Box::pin(views::status(shared)) },
 ];

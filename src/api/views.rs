@@ -37,6 +37,8 @@ pub(super) async fn all_metrics(shared: &Shared) -> Result<Answer, Error> {
 /// The last bytes that passed a device's port.
 pub(super) async fn trace(shared: &Shared, call: Call) -> Result<Answer, Error> {
     let name = call.name;
-    let device = shared.api.traces.get(&name).ok_or(Error::NoTrace(name))?;
+    let roster = shared.api.roster.borrow().clone();
+    let device = roster.iter().find(|member| member.name == name).and_then(|member| member.traces.as_ref());
+    let device = device.ok_or(Error::NoTrace(name))?;
     Ok(json(StatusCode::OK, &call::ask(device, |reply| reply).await?))
 }

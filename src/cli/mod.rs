@@ -10,6 +10,7 @@
 //! status   ─> screen (a status as text), quantity, pretty (a document as received)
 //! publish  ─> batch (lines of standard input into request bodies)
 //! command  ─> pretty
+//! reload
 //! ```
 
 mod apply;
@@ -26,6 +27,7 @@ mod find;
 mod pretty;
 mod publish;
 mod quantity;
+mod reload;
 mod run;
 mod screen;
 mod spool;
@@ -89,6 +91,18 @@ Examples:
   pillion status --instance gateway --watch
   pillion status --json | jq .streams.telemetry.waiting";
 
+const RELOAD_EXAMPLE: &str = "\
+Usually systemd does it: systemctl reload pillion@gateway
+What has changed is applied; a device, a connection that is configured as before
+goes on undisturbed. A wrong configuration changes nothing, and is told with file,
+line and key.
+
+Exit codes: 0 applied, or nothing has changed, 1 it needs a restart and nothing
+was applied, 69 not reachable, 78 wrong configuration.
+
+Example:
+  pillion reload --instance gateway";
+
 const PUBLISH_EXAMPLE: &str = "\
 A line that is JSON is sent as JSON, other text as text, anything else as
 base64. Empty lines are skipped. Lines are sent as they come; the command
@@ -145,6 +159,9 @@ enum Command {
     /// Show how a running sidecar is doing
     #[command(after_help = STATUS_EXAMPLE)]
     Status(status::Arguments),
+    /// Have a running sidecar read its configuration again
+    #[command(after_help = RELOAD_EXAMPLE)]
+    Reload(reload::Arguments),
     /// Send each line of standard input as one record
     #[command(after_help = PUBLISH_EXAMPLE)]
     Publish(publish::Arguments),
@@ -192,6 +209,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "docs")]
         Command::Docs(arguments) => ("docs", docs::run(&arguments)),
         Command::Status(arguments) => ("status", status::run(&arguments)),
+        Command::Reload(arguments) => ("reload", reload::run(&arguments)),
         Command::Publish(arguments) => ("publish", publish::run(&arguments)),
         Command::Tell(arguments) => ("command", command::run(&arguments)),
         Command::Spool(command) => ("spool", spool::run(&command)),

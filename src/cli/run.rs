@@ -2,7 +2,7 @@
 
 use super::exit;
 use crate::config::{self, Loaded, Surroundings};
-use crate::daemon::{self, DaemonError};
+use crate::daemon::{self, DaemonError, Source};
 use crate::host;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -11,7 +11,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-/// Runs until SIGTERM or SIGINT. Exits with 0 then, 78 for a wrong configuration, 69 if another process has what
+/// Runs until SIGTERM or SIGINT; SIGHUP has the configuration read again. Exits with 0 then, 78 for a wrong configuration, 69 if another process has what
 /// this one needs, 70 if something broke.
 pub fn run(file: &Path, instance: Option<&str>) -> ExitCode {
     let surroundings = Surroundings::from_env(host::name(), instance.map(str::to_owned));
@@ -23,7 +23,8 @@ pub fn run(file: &Path, instance: Option<&str>) -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    match daemon::run(config) {
+    let source = Source { file: file.to_owned(), surroundings };
+    match daemon::run(config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

@@ -9,7 +9,7 @@ mod app;
 use super::quantity::{bytes, duration, number, number_in};
 use crate::stats::{
     ClockSync, CommandsStatus, DeviceState, DeviceStatus, HealthState, HostStatus, Interface, LinkState, LinkStatus,
-    LogsState, LogsStatus, Outcomes, Status, StreamStatus,
+    LogsState, LogsStatus, Outcomes, ReloadOutcome, Status, StreamStatus,
 };
 use std::fmt::Write as _;
 
@@ -216,6 +216,16 @@ impl Screen {
 
     fn rest(&mut self, status: &Status) {
         self.line("");
+        if let Some(reload) = status.configuration.as_ref().and_then(|configuration| configuration.last_reload.as_ref())
+        {
+            let outcome = match reload.outcome {
+                ReloadOutcome::Applied => "applied",
+                ReloadOutcome::Unchanged => "nothing had changed",
+                ReloadOutcome::NeedsRestart => "refused, needs a restart",
+                ReloadOutcome::Wrong => "refused, the configuration is wrong",
+            };
+            self.line(&format!("{:MARGIN$}{outcome}, {} ago", "reload", self.since(reload.at_ms)));
+        }
         if let Some(CommandsStatus { counts, .. }) = &status.commands {
             let told = [
                 (counts.done, "done"),
@@ -463,6 +473,7 @@ mod tests {
             instance: "gateway".into(),
             uptime_s: 273_600,
             health: Health { state: HealthState::Healthy, reasons: vec![] },
+            configuration: None,
             link: LinkStatus {
                 state: LinkState::Connected,
                 server: Some("mqtt://broker.example:1883".into()),

@@ -41,27 +41,41 @@ impl Config {
 fn tables(text: &str) -> Tables {
     let mut tables = Tables::new();
     let mut table = String::new();
-    // The names of the elements that the present table is in: of `[[modbus]]`, of `[[modbus.unit]]` in it.
-    let mut names: Vec<String> = Vec::new();
-    let mut unnamed = None;
+    // The list that the present element is of, and the names of the elements that it is in: of `[[modbus]]`, of
+    // `[[modbus.unit]]` in it.
+    let (mut list, mut names): (&str, Vec<String>) = ("", Vec::new());
+    let mut is_new = false;
     for line in text.lines() {
-        if let Some(list) = line.strip_prefix("[[").and_then(|rest| rest.strip_suffix("]]")) {
-            // Its name comes with its first line.
-            unnamed = Some(list.split('.').count());
-            table = list.split('.').next().unwrap_or_default().to_owned();
+        if let Some(header) = line.strip_prefix("[[").and_then(|rest| rest.strip_suffix("]]")) {
+            if root(header) != root(list) {
+                names.clear();
+            }
+            (list, is_new) = (header, true);
         } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            unnamed = None;
-            table = name.to_owned();
+            (table, is_new) = (name.to_owned(), false);
         } else if let Some((key, value)) = line.split_once(" = ") {
-            if let Some(depth) = unnamed.take() {
-                names.truncate(depth.saturating_sub(1));
-                names.push(value.trim_matches('"').to_owned());
-                table = names.iter().fold(table, |table, name| format!("{table}.{name}"));
+            if std::mem::take(&mut is_new) {
+                names.truncate(list.split('.').count() - 1);
+                let element = match key {
+                    "name" | "key" => {
+                        names.push(value.trim_matches('"').to_owned());
+                        names.iter().fold(root(list).to_owned(), |table, name| format!("{table}.{name}"))
+                    }
+                    _ => list.to_owned(),
+                };
+                // Those without a name of their own are counted.
+                let mut numbered = (1..).map(|number| format!("{element}[{number}]"));
+                let free = |name: &String| !tables.contains_key(name);
+                table = Some(element.clone()).filter(free).or_else(|| numbered.find(free)).unwrap_or(element);
             }
             tables.entry(table.clone()).or_default().insert(key.to_owned(), value.to_owned());
         }
     }
     tables
+}
+
+fn root(list: &str) -> &str {
+    list.split('.').next().unwrap_or_default()
 }
 
 fn dotted(table: &str, key: &str) -> String {
@@ -99,6 +113,18 @@ mod tests {
         assert_eq!(differences(METER, &new), ["mqtt.inflight", "mqtt.username", "serial.meter.baud"]);
         assert_eq!(differences("", "[stream.mine]\n"), ["stream.mine (new)"]);
         assert_eq!(differences("instance = \"a\"", "instance = \"a\"\nstate_dir = \"/x\""), ["state_dir"]);
+    }
+
+    #[test]
+    fn what_has_no_name_is_never_taken_for_another() {
+        let sensor = |field: &str, unit: &str| {
+            format!("[[homeassistant.sensor]]\ndevice = \"meter\"\nfield = \"{field}\"\nunit = \"{unit}\"\n")
+        };
+        let old = format!("{METER}{BUS}{}{}", sensor("a", "V"), sensor("b", "A"));
+        let new = format!("{METER}{BUS}{}{}", sensor("a", "mV"), sensor("b", "A"));
+        assert_eq!(differences(&old, &new), ["homeassistant.sensor.unit"]);
+        let new = format!("{METER}{BUS}{}{}", sensor("a", "V"), sensor("b", "mA"));
+        assert_eq!(differences(&old, &new), ["homeassistant.sensor[1].unit"]);
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The devices' tasks: one for each device that is configured, and what the other flows have to know of them.
+//! The devices' tasks: one for each device that is configured, and the roster of them for the other flows.
 
+use super::plan::Device;
 use crate::command::Order;
-use crate::config::modbus::{Bus, Unit};
-use crate::config::{Commands, Direction, Gpio, Serial};
+use crate::config::modbus::Unit;
+use crate::config::{Commands, Direction};
 use crate::device::gpio::cdev::Cdev;
 use crate::device::gpio::counter::Keep;
 use crate::device::gpio::liveness::{Liveness, Missing};
@@ -11,127 +12,184 @@ use crate::disk::{Disk, FileSystem as _, replace};
 use crate::host;
 use crate::pulse::Heart;
 use crate::record::Submission;
+use crate::roster::{Member, Roster};
 use crate::stats::{AppStatus, DeviceStatus, LinkState, LinkStatus, TraceRequest};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-
-/// The devices of the configuration.
-pub(super) struct Configured {
-    pub(super) serial: Vec<Serial>,
-    pub(super) modbus: Vec<Bus>,
-    pub(super) gpio: Vec<Gpio>,
-}
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 
 /// What the tasks stand on.
-pub(super) struct Ground<'d> {
-    pub(super) submissions: &'d mpsc::Sender<Submission>,
-    /// Questions for the last bytes of the serial devices, by name.
-    pub(super) asked: BTreeMap<String, mpsc::Receiver<TraceRequest>>,
+pub(super) struct Ground {
+    pub(super) submissions: mpsc::Sender<Submission>,
     pub(super) link: watch::Receiver<LinkStatus>,
     pub(super) app: watch::Receiver<AppStatus>,
-    pub(super) runtime_dir: &'d Path,
-    pub(super) state_dir: &'d Path,
-    pub(super) heart: &'d mut Heart,
-    pub(super) stop: &'d watch::Receiver<bool>,
-    pub(super) sources: &'d mut JoinSet<&'static str>,
+    pub(super) runtime_dir: PathBuf,
+    pub(super) state_dir: PathBuf,
+    pub(super) heart: Heart,
 }
 
-/// What the other flows have to know of the devices.
-#[derive(Default)]
+/// The tasks, by the names of their devices.
 pub(super) struct Devices {
-    /// What each says of itself.
-    pub(super) shown: Vec<(String, watch::Receiver<DeviceStatus>)>,
-    /// What each allows.
-    pub(super) rules: BTreeMap<String, Option<Commands>>,
-    /// Those that take commands.
-    pub(super) orders_to: BTreeMap<String, mpsc::Sender<Order>>,
+    ground: Ground,
+    /// Made with the first line that depends on it.
+    liveness: Option<Liveness>,
+    running: BTreeMap<String, Running>,
+    tasks: JoinSet<String>,
+    /// Whether one has ended that nobody had told to.
+    is_broken: bool,
+    /// Tells the other flows.
+    roster: watch::Sender<Roster>,
 }
 
-/// Starts every device's task.
-pub(super) fn start(configured: Configured, mut ground: Ground<'_>) -> Devices {
-    let mut devices = Devices::default();
-    for serial in configured.serial {
-        let traces = ground.asked.remove(&serial.name);
-        let wiring = devices.wire(&serial.name, "serial", serial.commands.as_ref(), traces, &mut ground);
-        ground.sources.spawn(async move {
-            device::serial::run(serial, wiring).await;
-            "device"
-        });
-    }
-    for bus in configured.modbus {
-        let wiring = devices.wire(&bus.name, "modbus", None, None, &mut ground);
-        let mut unit = |unit: &Unit| {
-            let (orders, status) = devices.add(&unit.name, "modbus-unit", unit.commands.as_ref());
-            device::modbus::UnitWiring { orders, status }
-        };
-        let units = bus.units.iter().map(&mut unit).collect();
-        ground.sources.spawn(async move {
-            device::modbus::run(bus, wiring, units).await;
-            "device"
-        });
-    }
-    let liveness = (!configured.gpio.is_empty()).then(|| liveness(ground.link.clone(), ground.app.clone()));
-    for gpio in configured.gpio {
-        let Some(liveness) = liveness.clone() else { break };
-        let commands = match &gpio.direction {
-            Direction::Input(_) => None,
-            Direction::Output(output) => output.commands.as_ref(),
-        };
-        let wiring = devices.wire(&gpio.name, "gpio", commands, None, &mut ground);
-        let keep = Keep {
-            runtime_dir: ground.runtime_dir.to_owned(),
-            state_dir: ground.state_dir.to_owned(),
-            replace: replace_file,
-        };
-        ground.sources.spawn(async move {
-            device::gpio::run(gpio, wiring, Cdev, keep, liveness).await;
-            "device"
-        });
-    }
-    devices
+/// A device's task.
+struct Running {
+    stop: watch::Sender<bool>,
+    task: AbortHandle,
+    /// The device as the others see it; a bus with its units.
+    members: Vec<Member>,
 }
 
 impl Devices {
-    /// A new device's ends of its channels.
-    fn add(
-        &mut self,
-        name: &str,
-        kind: &str,
-        commands: Option<&Commands>,
-    ) -> (mpsc::Receiver<Order>, watch::Sender<DeviceStatus>) {
-        let (status, shown) = watch::channel(DeviceStatus::closed(kind, host::now().wall_ms));
-        let (to_device, orders) = mpsc::channel(device::ORDERS);
-        self.shown.push((name.to_owned(), shown));
-        self.rules.insert(name.to_owned(), commands.cloned());
-        if commands.is_some() {
-            self.orders_to.insert(name.to_owned(), to_device);
+    /// None yet. They are told to `roster`.
+    pub(super) fn new(ground: Ground, roster: watch::Sender<Roster>) -> Self {
+        Devices { ground, liveness: None, running: BTreeMap::new(), tasks: JoinSet::new(), is_broken: false, roster }
+    }
+
+    /// Starts a device's task. The other flows hear of it with [`Devices::announce`].
+    pub(super) fn start(&mut self, device: Device) {
+        let name = device.name().to_owned();
+        let (stop, stopped) = watch::channel(false);
+        let mut members = Vec::new();
+        let (asks, asked) = mpsc::channel(1);
+        let ended = name.clone();
+        let task = match device {
+            Device::Serial(serial) => {
+                let wiring =
+                    self.wire(&name, "serial", serial.commands.as_ref(), Some((asks, asked)), stopped, &mut members);
+                self.tasks.spawn(async move {
+                    device::serial::run(serial, wiring).await;
+                    ended
+                })
+            }
+            Device::Modbus(bus) => {
+                let wiring = self.wire(&name, "modbus", None, None, stopped, &mut members);
+                let mut unit = |unit: &Unit| {
+                    let (member, orders, status) = member(&unit.name, "modbus-unit", unit.commands.as_ref(), None);
+                    members.push(member);
+                    device::modbus::UnitWiring { orders, status }
+                };
+                let units = bus.units.iter().map(&mut unit).collect();
+                self.tasks.spawn(async move {
+                    device::modbus::run(bus, wiring, units).await;
+                    ended
+                })
+            }
+            Device::Gpio(gpio) => {
+                let commands = match &gpio.direction {
+                    Direction::Input(_) => None,
+                    Direction::Output(output) => output.commands.as_ref(),
+                };
+                let wiring = self.wire(&name, "gpio", commands, None, stopped, &mut members);
+                let Ground { link, app, runtime_dir, state_dir, .. } = &self.ground;
+                let liveness = self.liveness.get_or_insert_with(|| liveness(link.clone(), app.clone())).clone();
+                let keep =
+                    Keep { runtime_dir: runtime_dir.clone(), state_dir: state_dir.clone(), replace: replace_file };
+                self.tasks.spawn(async move {
+                    device::gpio::run(gpio, wiring, Cdev, keep, liveness).await;
+                    ended
+                })
+            }
+        };
+        self.running.insert(name, Running { stop, task, members });
+    }
+
+    /// Ends the tasks of these devices: what they have read is handed over, and their ports are free when this returns. One
+    /// that does not end within `patience` is ended all the same.
+    pub(super) async fn stop(&mut self, names: &[String], patience: Duration) {
+        let mut ending: BTreeMap<&String, Running> =
+            names.iter().filter_map(|name| Some((name, self.running.remove(name)?))).collect();
+        ending.values().for_each(|running| _ = running.stop.send_replace(true));
+        let all_ended = async {
+            while !ending.is_empty() {
+                match self.tasks.join_next().await {
+                    Some(Ok(name)) => self.is_broken |= ending.remove(&name).is_none(),
+                    Some(Err(error)) => self.is_broken |= error.is_panic(),
+                    None => return,
+                }
+            }
+        };
+        if timeout(patience, all_ended).await.is_err() {
+            for (device, running) in ending {
+                tracing::warn!(device, "device {device} did not end in time");
+                running.task.abort();
+            }
         }
-        (orders, status)
+    }
+
+    /// Ends all of them.
+    pub(super) async fn stop_all(&mut self, patience: Duration) {
+        let names: Vec<String> = self.running.keys().cloned().collect();
+        self.stop(&names, patience).await;
+    }
+
+    /// Returns when a task has ended that nobody has told to. Cancel-safe.
+    pub(super) async fn broken(&mut self) {
+        while !self.is_broken {
+            match self.tasks.join_next().await {
+                // One of those that did not end in time.
+                Some(Err(error)) if error.is_cancelled() => {}
+                Some(_) => self.is_broken = true,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Tells the other flows which devices there are: those of `order` that run, in this order.
+    pub(super) fn announce(&self, order: impl Iterator<Item = Device>) {
+        let running = order.filter_map(|device| self.running.get(device.name()));
+        self.roster.send_replace(running.flat_map(|running| running.members.iter().cloned()).collect());
     }
 
     /// A new device that has a task of its own.
     fn wire(
-        &mut self,
+        &self,
         name: &str,
         kind: &str,
         commands: Option<&Commands>,
-        traces: Option<mpsc::Receiver<TraceRequest>>,
-        ground: &mut Ground<'_>,
+        traces: Option<(mpsc::Sender<TraceRequest>, mpsc::Receiver<TraceRequest>)>,
+        stop: watch::Receiver<bool>,
+        members: &mut Vec<Member>,
     ) -> Wiring {
-        let (orders, status) = self.add(name, kind, commands);
+        let (asks, asked) = traces.unzip();
+        let (member, orders, status) = member(name, kind, commands, asks);
+        members.push(member);
         Wiring {
             orders,
-            traces: traces.unwrap_or_else(|| mpsc::channel(1).1),
-            submissions: ground.submissions.clone(),
+            traces: asked.unwrap_or_else(|| mpsc::channel(1).1),
+            submissions: self.ground.submissions.clone(),
             status,
             clock: host::now,
-            pulse: ground.heart.pulse(format!("device {name}")),
-            stop: ground.stop.clone(),
+            pulse: self.ground.heart.pulse(format!("device {name}")),
+            stop,
         }
     }
+}
+
+/// A new device's ends of its channels.
+fn member(
+    name: &str,
+    kind: &str,
+    commands: Option<&Commands>,
+    traces: Option<mpsc::Sender<TraceRequest>>,
+) -> (Member, mpsc::Receiver<Order>, watch::Sender<DeviceStatus>) {
+    let (status, shown) = watch::channel(DeviceStatus::closed(kind, host::now().wall_ms));
+    let (to_device, orders) = mpsc::channel(device::ORDERS);
+    let (commands, to_device) = (commands.cloned(), commands.map(|_| to_device));
+    (Member { name: name.to_owned(), status: shown, commands, orders: to_device, traces }, orders, status)
 }
 
 /// Replaces a file as a whole, in a folder that is made if need be.

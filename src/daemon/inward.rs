@@ -18,7 +18,7 @@ const REQUESTS: usize = 16;
 /// What the flows stand on.
 pub(super) struct Ground<'d> {
     pub(super) submissions: &'d mpsc::Sender<Submission>,
-    pub(super) heart: &'d mut Heart,
+    pub(super) heart: &'d Heart,
     pub(super) stop: &'d watch::Receiver<bool>,
     pub(super) sources: &'d mut JoinSet<&'static str>,
 }

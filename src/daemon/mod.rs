@@ -1,6 +1,8 @@
 //! The daemon: opens everything, starts the flows, watches over them, and stops them in the order of the data's way.
 //!
-//! The only place that sees the whole configuration; `devices` starts the devices' tasks. One thread for all flows, one for the spool.
+//! The only place that sees the whole configuration. One thread for all flows, one for the spool. [`open`] puts all together;
+//! `devices`, `inward` and `listening` start what there may be several or none of; `flows` watches over them and stops them;
+//! `reload` changes them to a new configuration while they run, as `plan` says.
 //!
 //! What keeps it from starting: a configuration that can't be meant (exit 78), and another process that has its spool or its
 //! socket. Nothing else does: no broker, no device, no disk.
@@ -11,7 +13,11 @@
 
 mod announcing;
 mod devices;
+mod flows;
 mod inward;
+mod listening;
+mod plan;
+mod reload;
 
 use crate::accompany;
 use crate::api::access::Access;
@@ -24,23 +30,29 @@ use crate::dispatch::{self, journal};
 use crate::health::{self, Identity};
 use crate::host;
 use crate::ingest;
-use crate::listen::{self, Listener, alive};
 use crate::logs;
 use crate::publish::{self, Farewell, Publisher};
 use crate::pulse::Heart;
 use crate::record::{StreamId, Submission};
+use crate::roster::Roster;
 use crate::spool::{self, thread};
-use crate::stats::{ApiStatus, AppStatus, CommandCounts, HostStatus, LinkStatus, LogsStatus, SessionStatus};
+use crate::stats::{
+    ApiStatus, AppStatus, CommandCounts, ConfigurationStatus, HostStatus, LinkStatus, LogsStatus, SessionStatus,
+};
 use devices::Devices;
-use std::collections::BTreeMap;
+use flows::{Flows, Wish};
+use listening::Listening;
+use plan::Settings;
+use reload::Reloads;
+pub use reload::Source;
 use std::io;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinHandle, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::task::JoinSet;
 
 /// How long a stop may deliver what waits. The application's own stop waits for ours, so this is short: the rest is
 /// on flash and goes out after the next start.
@@ -53,6 +65,8 @@ const CLOSE: Duration = Duration::from_secs(10);
 const BLOCKING: usize = 4;
 /// Questions that wait for the health flow.
 const REQUESTS: usize = 16;
+/// Requests for a reload that wait for their turn.
+const RELOADS: usize = 4;
 
 /// Why the daemon did not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -79,63 +93,43 @@ pub enum DaemonError {
     Flow(&'static str),
 }
 
-/// Runs until SIGTERM or SIGINT, or until something breaks that can't be mended.
-pub fn run(config: Config) -> Result<(), DaemonError> {
+/// Runs until SIGTERM or SIGINT, or until something breaks that can't be mended. `config` was read from `source`, which is read
+/// again on SIGHUP.
+pub fn run(config: Config, source: Source) -> Result<(), DaemonError> {
     // While there is one thread only: it also takes its variables out of the environment.
     let inherited = api::socket::inherited();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING).build()?;
-    let result = runtime.block_on(start(config, inherited));
+    let result = runtime.block_on(start(config, source, inherited));
     // Whatever is still blocked must not keep the process from ending.
     runtime.shutdown_background();
     result
 }
 
-/// The flows that run, each with what stops it.
-struct Flows {
-    /// What comes from the broker for the devices; stopped with the dispatch flow, before the devices are.
-    listener: JoinHandle<()>,
-    dispatch: JoinHandle<()>,
-    stop_commands: watch::Sender<bool>,
-    /// Devices and local API: they take in.
-    sources: JoinSet<&'static str>,
-    stop_sources: watch::Sender<bool>,
-    /// Watches the application.
-    companion: JoinHandle<()>,
-    stop_companion: watch::Sender<bool>,
-    /// The application's log: stopped when nobody asks for its last lines any more.
-    logs: JoinHandle<()>,
-    stop_logs: watch::Sender<bool>,
-    health: JoinHandle<()>,
-    end_health: watch::Sender<bool>,
-    ingest: JoinHandle<()>,
-    stop_ingest: watch::Sender<bool>,
-    publisher: JoinHandle<()>,
-    stop_publisher: watch::Sender<Option<Instant>>,
-    spool: thread::Handle,
-}
-
-async fn start(config: Config, inherited: Option<std::os::unix::net::UnixListener>) -> Result<(), DaemonError> {
+async fn start(config: Config, source: Source, inherited: Option<UnixListener>) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let flows = open(config, inherited).await?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let flows = open(config, source, inherited).await?;
     flows
-        .run_until(async {
+        .run(async || {
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = terminate.recv() => Wish::Stop,
+                _ = interrupt.recv() => Wish::Stop,
+                _ = hang_up.recv() => Wish::Reload,
             }
         })
         .await
 }
 
-async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener>) -> Result<Flows, DaemonError> {
+async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -> Result<Flows, DaemonError> {
     let password = password(&config)?;
-    let mut heart = Heart::default();
+    let running = Settings { config: config.clone(), password: password.clone() };
+    let heart = Heart::default();
     let stream_names: Vec<String> = config.streams.iter().map(|stream| stream.name.clone()).collect();
     let (stop_sources, sources_stop) = watch::channel(false);
     let (end_health, health_end) = watch::channel(false);
     let (stop_ingest, ingest_stop) = watch::channel(false);
-    let (stop_publisher, publisher_stop) = watch::channel(None);
+    let (leave, leaves) = watch::channel(None);
     let mut sources = JoinSet::new();
 
     let options = spool::Options {
@@ -157,15 +151,11 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
     let (beats, beaten) = watch::channel(None);
     let (stop_companion, companion_stop) = watch::channel(false);
 
-    let (mut traces, mut asked) = (BTreeMap::new(), BTreeMap::new());
-    for serial in &config.serial {
-        let (ask, questions) = mpsc::channel(1);
-        traces.insert(serial.name.clone(), ask);
-        asked.insert(serial.name.clone(), questions);
-    }
+    let (roster, known) = watch::channel(Roster::from([]));
+    let (ask_reload, reload_asked) = mpsc::channel(RELOADS);
     let inward = inward::start(
         &config,
-        inward::Ground { submissions: &submissions, heart: &mut heart, stop: &sources_stop, sources: &mut sources },
+        inward::Ground { submissions: &submissions, heart: &heart, stop: &sources_stop, sources: &mut sources },
     );
     let (access, unknown) = Access::of_this_machine(&config.api);
     for name in unknown {
@@ -181,7 +171,8 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
                 commands: commands.clone(),
                 logs: posts,
                 beats,
-                traces,
+                roster: known.clone(),
+                reload: ask_reload,
                 inbox: inward.inbox,
                 settings: inward.settings,
                 neighbours: inward.neighbours,
@@ -212,27 +203,23 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
     let (link, link_shown) = watch::channel(LinkStatus { since_ms: host::now().wall_ms, ..LinkStatus::default() });
     let (app, app_shown) = watch::channel(AppStatus::default());
     let ground = devices::Ground {
-        submissions: &submissions,
-        asked,
+        submissions: submissions.clone(),
         link: link_shown.clone(),
         app: app_shown.clone(),
-        runtime_dir: &config.runtime_dir,
-        state_dir: &config.state_dir,
-        heart: &mut heart,
-        stop: &sources_stop,
-        sources: &mut sources,
+        runtime_dir: config.runtime_dir.clone(),
+        state_dir: config.state_dir.clone(),
+        heart: heart.clone(),
     };
     let announcements = announcing::start(&config);
-    let configured = devices::Configured { serial: config.serial, modbus: config.modbus, gpio: config.gpio };
-    let Devices { shown: devices, rules, orders_to } = devices::start(configured, ground);
+    let mut devices = Devices::new(ground, roster);
+    plan::devices(&config).for_each(|device| devices.start(device));
+    devices.announce(plan::devices(&config));
 
     let identity = Identity {
         instance: config.instance.clone(),
         streams: stream_names.clone(),
-        interval: config.health.interval,
         host: HostStatus { name: host::name(), boot_id: host::boot_id(), ..HostStatus::default() },
         sources: host::Sources::of_this_machine(config.state_dir.clone()),
-        limits: config.health.limits,
     };
     let is_watched = config.app.unit.is_some() || config.app.heartbeat_timeout.is_some();
     let (ask_app, app_asked) = mpsc::channel(REQUESTS);
@@ -250,7 +237,7 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
         requests: app_asked,
         status: app,
         recent,
-        devices: devices.clone(),
+        roster: known.clone(),
         submissions: submissions.clone(),
         clock: host::now,
         pulse: heart.pulse("accompany"),
@@ -258,37 +245,27 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
     };
     let companion = tokio::spawn(accompany::run(options, wiring));
     let (retained, retained_shown) = watch::channel(vec![identity.birth(host::now())]);
-    let takes_commands = !orders_to.is_empty();
     let (session, session_shown) = watch::channel(SessionStatus::default());
     let (counts, counts_shown) = watch::channel(CommandCounts::default());
-    let outlets = listen::Outlets { devices: takes_commands.then(|| commands.clone()), ..inward.outlets };
-    let listens = outlets.are_needed();
-    let listener = listens.then(|| {
-        let alive = alive::Alive::open(config.runtime_dir.join(alive::FILE_NAME), host::boot_id());
-        let wiring = listen::Wiring {
-            outlets,
-            submissions: submissions.clone(),
-            status: session,
-            clock: host::now,
-            pulse: heart.pulse("listen"),
-            stop: commands_stop.clone(),
-        };
-        Listener::new(config.mqtt.clone(), password.clone(), alive, wiring)
-    });
-    drop(commands);
-    let listener = {
-        let mut stop = commands_stop.clone();
-        tokio::spawn(async move {
-            match listener {
-                Some(listener) => listener.run().await,
-                // Nobody wants anything, so the broker is not asked for it.
-                None => _ = stop.wait_for(|stop| *stop).await,
-            }
-        })
+    let ground = listening::Ground {
+        outlets: inward.outlets,
+        commands,
+        submissions: submissions.clone(),
+        status: session,
+        runtime_dir: config.runtime_dir.clone(),
+        heart: heart.clone(),
     };
+    let mut listening = Listening::new(ground);
+    listening.start(&config.mqtt, password.as_ref(), plan::takes_commands(&config));
+    let (health_settings, settings_of_health) = watch::channel(reload::health_settings(&config, &listening));
+    let (configuration, configuration_shown) = watch::channel(ConfigurationStatus {
+        file: source.file.display().to_string(),
+        loaded_ms: host::now().wall_ms,
+        ..ConfigurationStatus::default()
+    });
     let wiring = dispatch::Wiring {
         requests: commanded,
-        orders: orders_to,
+        roster: known.clone(),
         submissions: submissions.clone(),
         status: counts,
         clock: host::now,
@@ -319,7 +296,7 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
         stop,
     };
     let logs = tokio::spawn(logs::run(settings, wiring_of_logs));
-    let dispatch = tokio::spawn(dispatch::run(rules, Arc::new(Disk), journal::folder(&config.state_dir), wiring));
+    let dispatch = tokio::spawn(dispatch::run(Arc::new(Disk), journal::folder(&config.state_dir), wiring));
     let publisher = Publisher::new(
         config.mqtt,
         config.streams,
@@ -333,19 +310,22 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
             status: link,
             clock: host::now,
             pulse: heart.pulse("publish"),
-            stop: publisher_stop,
+            leave: leaves,
         },
     );
-    let publisher = tokio::spawn(publisher.run());
+    let publisher = tokio::spawn(async move { Some(publisher.run().await) });
     let pulse = heart.pulse("ingest");
     let ingest = tokio::spawn(ingest::run(submitted, refusals, spool.clone(), pulse, ingest_stop));
     let pulse = heart.pulse("health");
     let health = health::Wiring {
         requests,
         link: link_shown,
-        devices,
+        roster: known,
+        settings: settings_of_health,
+        configuration: configuration_shown,
         api: api_shown,
-        commands: listens.then_some((session_shown, counts_shown)),
+        session: session_shown,
+        counts: counts_shown,
         inbox: inward.inbox_shown,
         config: inward.settings_shown,
         logs: logs_shown,
@@ -361,9 +341,10 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
     let health = tokio::spawn(health::run(identity, health));
     tracing::info!(instance = config.instance, "pillion {} is up as {}", env!("CARGO_PKG_VERSION"), config.instance);
     Ok(Flows {
-        listener,
+        listening,
         dispatch,
         stop_commands,
+        devices,
         sources,
         stop_sources,
         companion,
@@ -372,75 +353,14 @@ async fn open(config: Config, inherited: Option<std::os::unix::net::UnixListener
         stop_logs,
         health,
         end_health,
+        health_settings,
         ingest,
         stop_ingest,
         publisher,
-        stop_publisher,
+        leave,
         spool,
+        reloads: Reloads { source, running, requests: reload_asked, shown: configuration },
     })
-}
-
-impl Flows {
-    /// Runs until `stop` comes, then stops everything in order.
-    async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
-        let broken = tokio::select! {
-            () = stop => None,
-            ended = self.sources.join_next(), if !self.sources.is_empty() => {
-                Some(ended.and_then(Result::ok).unwrap_or("device or local API"))
-            }
-            _ = &mut self.publisher => Some("publish"),
-            _ = &mut self.ingest => Some("ingest"),
-            _ = &mut self.listener => Some("listen"),
-            _ = &mut self.dispatch => Some("dispatch"),
-            _ = &mut self.companion => Some("accompany"),
-            _ = &mut self.logs => Some("logs"),
-            _ = &mut self.health => Some("health"),
-        };
-        match broken {
-            None => {
-                self.stop().await;
-                Ok(())
-            }
-            Some(flow) => {
-                let _ = timeout(CLOSE, self.spool.close()).await;
-                Err(DaemonError::Flow(flow))
-            }
-        }
-    }
-
-    async fn stop(mut self) {
-        tracing::info!("stopping");
-        self.stop_companion.send_replace(true);
-        self.stop_commands.send_replace(true);
-        ended("accompany", timeout(accompany::STOP + STOP, self.companion).await.ok());
-        ended("listen", timeout(STOP, self.listener).await.ok());
-        self.stop_sources.send_replace(true);
-        let sources = async { while self.sources.join_next().await.is_some() {} };
-        if timeout(STOP, sources).await.is_err() {
-            tracing::warn!("a device or a local client did not end in time");
-        }
-        ended("dispatch", timeout(STOP, self.dispatch).await.ok());
-        self.stop_logs.send_replace(true);
-        ended("logs", timeout(STOP, self.logs).await.ok());
-        self.end_health.send_replace(true);
-        ended("health", timeout(STOP, self.health).await.ok());
-        self.stop_ingest.send_replace(true);
-        ended("ingest", timeout(STOP, self.ingest).await.ok());
-        self.stop_publisher.send_replace(Some(Instant::now() + DRAIN));
-        ended("publish", timeout(DRAIN + STOP, self.publisher).await.ok());
-        match timeout(CLOSE, self.spool.close()).await {
-            Ok(_) => tracing::info!("stopped"),
-            Err(_) => tracing::error!("the disk did not take what is left within {} s", CLOSE.as_secs()),
-        }
-    }
-}
-
-fn ended(flow: &str, end: Option<Result<(), JoinError>>) {
-    match end {
-        Some(Ok(())) => {}
-        Some(Err(error)) => tracing::error!(flow, "the {flow} flow broke down while stopping: {error}"),
-        None => tracing::warn!(flow, "the {flow} flow did not stop in time"),
-    }
 }
 
 /// The first line of `mqtt.password_file`.

@@ -68,6 +68,9 @@ pub struct Begin {
     pub sum: u64,
 }
 
+/// Every device, and which commands it takes.
+pub type Devices = BTreeMap<String, Option<Commands>>;
+
 /// The rules, with what they remember.
 #[derive(Debug)]
 pub struct Contract {
@@ -86,13 +89,28 @@ struct Terms {
 
 impl Contract {
     /// For these devices.
-    pub fn new(devices: BTreeMap<String, Option<Commands>>, memory: Memory, now: Timestamp) -> Contract {
-        let terms = |commands: Commands| {
-            let rate = NonZeroU32::new(commands.rate).unwrap_or(NonZeroU32::MIN);
-            Terms { commands, pace: Pace::with_bursts(rate, now.mono_ms) }
+    pub fn new(devices: Devices, memory: Memory, now: Timestamp) -> Contract {
+        let refusals = Pace::with_bursts(REFUSALS, now.mono_ms);
+        let mut contract = Contract { devices: BTreeMap::new(), memory, refusals };
+        contract.meet(devices, now);
+        contract
+    }
+
+    /// From now on for these devices. Those whose terms are the same keep their pace, and what is remembered stays.
+    pub fn meet(&mut self, devices: Devices, now: Timestamp) {
+        let mut before = std::mem::take(&mut self.devices);
+        let mut terms = |name: &str, commands: Commands| match before.remove(name).flatten() {
+            Some(terms) if terms.commands == commands => terms,
+            _ => {
+                let rate = NonZeroU32::new(commands.rate).unwrap_or(NonZeroU32::MIN);
+                Terms { commands, pace: Pace::with_bursts(rate, now.mono_ms) }
+            }
         };
-        let devices = devices.into_iter().map(|(name, commands)| (name, commands.map(terms))).collect();
-        Contract { devices, memory, refusals: Pace::with_bursts(REFUSALS, now.mono_ms) }
+        let meet = |(name, commands): (String, Option<Commands>)| {
+            let terms = commands.map(|commands| terms(&name, commands));
+            (name, terms)
+        };
+        self.devices = devices.into_iter().map(meet).collect();
     }
 
     /// Decides. `fresh_id` names a command that has no id.

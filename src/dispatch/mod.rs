@@ -24,13 +24,13 @@ pub mod journal;
 pub mod memory;
 
 use crate::command::{Order, Origin, PROGRESS, Reply, Request, Stage};
-use crate::config::Commands;
 use crate::disk::FileSystem;
 use crate::pulse::Pulse;
 use crate::record::{Clock, Submission};
+use crate::roster::{Member, Roster};
 use crate::stats::CommandCounts;
 use carry::{Carried, Voice, event, reply_record};
-use contract::{Arrival, Begin, Contract, Verdict};
+use contract::{Arrival, Begin, Contract, Devices, Verdict};
 use journal::{Entry, Found, Journal, What};
 use memory::{Memory, ending_of};
 use std::collections::BTreeMap;
@@ -52,8 +52,8 @@ const FORGET_EVERY: u32 = 64;
 pub struct Wiring {
     /// From the broker and from local clients.
     pub requests: mpsc::Receiver<Request>,
-    /// To the devices that take commands, by name.
-    pub orders: BTreeMap<String, mpsc::Sender<Order>>,
+    /// The devices that there are.
+    pub roster: watch::Receiver<Roster>,
     /// Where replies go.
     pub submissions: mpsc::Sender<Submission>,
     /// Where the flow shows its counters.
@@ -66,22 +66,30 @@ pub struct Wiring {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Every device, and which commands it takes.
-pub type Devices = BTreeMap<String, Option<Commands>>;
-
 /// Runs until `stop` is set and nothing is under way any more. The journal is in `dir`, and there only if a device
-/// takes commands.
-pub async fn run(devices: Devices, fs: Arc<dyn FileSystem>, dir: PathBuf, wiring: Wiring) {
-    let contract = Contract::new(devices, Memory::default(), (wiring.clock)());
-    let mut flow = Dispatch { contract, journal: None, under_way: JoinSet::new(), begun: 0, wiring };
-    if flow.contract.is_needed() {
-        flow.open(fs, dir).await;
-    }
+/// takes commands, or has done so.
+pub async fn run(fs: Arc<dyn FileSystem>, dir: PathBuf, wiring: Wiring) {
+    let contract = Contract::new(Devices::new(), Memory::default(), (wiring.clock)());
+    let place = Some((fs, dir));
+    let mut flow = Dispatch {
+        contract,
+        orders: BTreeMap::new(),
+        place,
+        journal: None,
+        under_way: JoinSet::new(),
+        begun: 0,
+        wiring,
+    };
+    flow.meet().await;
     flow.run().await;
 }
 
 struct Dispatch {
     contract: Contract,
+    /// To the devices that take commands, by name.
+    orders: BTreeMap<String, mpsc::Sender<Order>>,
+    /// Where the journal is, until it is opened.
+    place: Option<(Arc<dyn FileSystem>, PathBuf)>,
     /// `None` while it is being written to.
     journal: Option<Journal>,
     under_way: JoinSet<Carried>,
@@ -96,6 +104,20 @@ enum Step {
 }
 
 impl Dispatch {
+    /// Takes the devices that there are now.
+    async fn meet(&mut self) {
+        let roster = Arc::clone(&self.wiring.roster.borrow_and_update());
+        let takes = |member: &Member| Some((member.name.clone(), member.orders.clone()?));
+        self.orders = roster.iter().filter_map(takes).collect();
+        let devices = roster.iter().map(|member| (member.name.clone(), member.commands.clone())).collect();
+        self.contract.meet(devices, (self.wiring.clock)());
+        if self.contract.is_needed()
+            && let Some((fs, dir)) = self.place.take()
+        {
+            self.open(fs, dir).await;
+        }
+    }
+
     /// Reads the journal, and says what became of what was under way when the last process ended.
     async fn open(&mut self, fs: Arc<dyn FileSystem>, dir: PathBuf) {
         let opening = spawn_blocking(move || Journal::open(fs, dir));
@@ -128,6 +150,7 @@ impl Dispatch {
         let mut batch = Vec::with_capacity(BATCH);
         // Without a broker and without a local API nobody sends anything.
         let (mut open, mut stopping) = (true, false);
+        let mut may_change = true;
         while !stopping || !self.under_way.is_empty() {
             tokio::select! {
                 count = self.wiring.requests.recv_many(&mut batch, BATCH), if open && self.under_way.len() < UNDER_WAY => {
@@ -135,6 +158,10 @@ impl Dispatch {
                     self.take(&mut batch).await;
                 }
                 Some(Ok(carried)) = self.under_way.join_next() => self.ended(carried).await,
+                changed = self.wiring.roster.changed(), if may_change => {
+                    may_change = changed.is_ok();
+                    self.meet().await;
+                }
                 () = self.wiring.pulse.answer() => {}
                 // What waits in the channel is let go: a local client learns of it, and the broker sends it again.
                 () = stopped(&mut self.wiring.stop), if !stopping => {
@@ -148,6 +175,10 @@ impl Dispatch {
 
     /// Judges, notes, and begins what came.
     async fn take(&mut self, batch: &mut Vec<Request>) {
+        // What came behind a change is judged by the devices that there are since.
+        if self.wiring.roster.has_changed().unwrap_or(false) {
+            self.meet().await;
+        }
         let now = (self.wiring.clock)();
         let steps: Vec<Step> = batch.drain(..).map(|request| self.step(request)).collect();
         let notes: Vec<Entry> = steps.iter().filter_map(|step| note(step, now.wall_ms)).collect();
@@ -188,13 +219,13 @@ impl Dispatch {
         match self.contract.judge(&device, &payload, arrival, now, fresh_id) {
             Verdict::Answer(reply) => Step::Answer { device, reply, origin },
             Verdict::Begin(begin) => {
-                let place = self.wiring.orders.get(&device).cloned().map(mpsc::Sender::try_reserve_owned);
+                let place = self.orders.get(&device).cloned().map(mpsc::Sender::try_reserve_owned);
                 let reason = match place {
                     Some(Ok(place)) => return Step::Begin { device, begin, origin, place },
                     Some(Err(mpsc::error::TrySendError::Full(_))) => {
                         "too many commands wait for it; send it again later"
                     }
-                    Some(Err(mpsc::error::TrySendError::Closed(_))) | None => "pillion is stopping; send it again",
+                    Some(Err(mpsc::error::TrySendError::Closed(_))) | None => "it is being stopped; send it again",
                 };
                 self.contract.memory.withdraw(&device, &begin.id);
                 Step::Answer { device, reply: Reply::because(&begin.id, Stage::Refused, reason), origin }

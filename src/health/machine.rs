@@ -31,7 +31,6 @@ const TEMPERATURE_MARGIN: i64 = 500;
 /// The machine, as it was when it was read last.
 pub(super) struct Machine {
     sources: Arc<Sources>,
-    limits: Limits,
     /// Host name and boot id.
     known: HostStatus,
     started: Instant,
@@ -47,7 +46,6 @@ impl Machine {
     pub(super) fn new(identity: &Identity) -> Self {
         Machine {
             sources: Arc::new(identity.sources.clone()),
-            limits: identity.limits,
             known: identity.host.clone(),
             started: Instant::now(),
             latest: identity.host.clone(),
@@ -58,8 +56,8 @@ impl Machine {
         }
     }
 
-    /// Looks at it, unless that was done just now.
-    pub(super) async fn look(&mut self) {
+    /// Looks at it, unless that was done just now, and holds it against these limits.
+    pub(super) async fn look(&mut self, limits: &Limits) {
         if self.read_at.is_some_and(|at| at.elapsed() < FRESH) {
             return;
         }
@@ -80,7 +78,7 @@ impl Machine {
         self.read_at = Some(Instant::now());
         let HostStatus { name, boot_id, .. } = self.known.clone();
         self.latest = HostStatus { name, boot_id, ..read.unwrap_or_default() };
-        self.complaints = self.watch.judge(&self.latest, &self.limits, self.started.elapsed());
+        self.complaints = self.watch.judge(&self.latest, limits, self.started.elapsed());
     }
 
     /// As it was at the latest look, with what we cost it now.
@@ -398,14 +396,13 @@ mod tests {
         let identity = Identity {
             instance: "gw".into(),
             streams: Vec::new(),
-            interval: Duration::from_secs(60),
             host: HostStatus { name: "cm4".into(), ..HostStatus::default() },
             sources,
-            limits: Limits::default(),
         };
         let mut machine = Machine::new(&identity);
+        let limits = Limits::default();
         for _ in 0..3 {
-            tokio::join!(machine.look(), tokio::time::advance(PATIENCE));
+            tokio::join!(machine.look(&limits), tokio::time::advance(PATIENCE));
             assert_eq!(machine.status().name, "cm4");
             assert!(machine.status().disk.is_none());
             tokio::time::advance(FRESH).await;
@@ -419,7 +416,7 @@ mod tests {
             assert!(std::time::Instant::now() < deadline, "what was read is never taken");
             std::thread::yield_now();
             tokio::time::advance(FRESH).await;
-            machine.look().await;
+            machine.look(&limits).await;
         }
         assert_eq!(READINGS.load(Ordering::SeqCst), 1);
     }

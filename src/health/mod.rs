@@ -14,20 +14,23 @@ mod machine;
 mod notify;
 
 pub use app::App;
+pub use notify::{reloaded, reloading};
 
 use crate::config::Limits;
 use crate::host;
 use crate::pulse::{Heart, Pulse};
 use crate::record::{ClockQuality, Durability, Encoding, Record, Retained, StreamId, Submission, Timestamp, rfc3339};
+use crate::roster::{Member, Roster};
 use crate::spool::thread::Handle;
 use crate::stats::{
-    ApiStatus, CommandCounts, CommandsStatus, DeviceState, DeviceStatus, Health, HealthState, HostStatus, InboxStatus,
-    LinkState, LinkStatus, LogsState, LogsStatus, SessionStatus, SettingsStatus, Status, StatusRequest, StreamStatus,
+    ApiStatus, CommandCounts, CommandsStatus, ConfigurationStatus, DeviceState, DeviceStatus, Health, HealthState,
+    HostStatus, InboxStatus, LinkState, LinkStatus, LogsState, LogsStatus, SessionStatus, SettingsStatus, Status,
+    StatusRequest, StreamStatus,
 };
 use machine::Machine;
 use notify::Systemd;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
@@ -36,16 +39,25 @@ use tokio::time::{Instant, interval_at, timeout};
 /// How long the spool may take to tell its ledger.
 const SPOOL_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Devices that were removed while pillion runs and are remembered: as many as there can be of one kind.
+const MOST_GONE: usize = 64;
+
 /// What the health flow looks at and speaks to.
 pub struct Wiring {
     /// Questions from the local API.
     pub requests: mpsc::Receiver<StatusRequest>,
     /// The connection to the broker.
     pub link: watch::Receiver<LinkStatus>,
-    /// Every device by name.
-    pub devices: Vec<(String, watch::Receiver<DeviceStatus>)>,
-    /// Where commands come from and what became of them, if any device takes them.
-    pub commands: Option<(watch::Receiver<SessionStatus>, watch::Receiver<CommandCounts>)>,
+    /// The devices that there are.
+    pub roster: watch::Receiver<Roster>,
+    /// What a reload may change.
+    pub settings: watch::Receiver<Settings>,
+    /// The configuration that runs.
+    pub configuration: watch::Receiver<ConfigurationStatus>,
+    /// The session in which commands come.
+    pub session: watch::Receiver<SessionStatus>,
+    /// What became of them.
+    pub counts: watch::Receiver<CommandCounts>,
     /// The application, if it is watched.
     pub app: Option<App>,
     /// Messages for the application, if they are kept for it.
@@ -72,6 +84,17 @@ pub struct Wiring {
     pub end: watch::Receiver<bool>,
 }
 
+/// What a reload may change.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// How often the health document is published.
+    pub interval: Duration,
+    /// From where on the machine is unwell.
+    pub limits: Limits,
+    /// Whether anything is wanted from the broker.
+    pub listens: bool,
+}
+
 /// What does not change while pillion runs.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -79,14 +102,10 @@ pub struct Identity {
     pub instance: String,
     /// Stream names in the order of their ids.
     pub streams: Vec<String>,
-    /// How often the health document is published.
-    pub interval: Duration,
     /// Host name and boot id.
     pub host: HostStatus,
     /// Where the machine's state is read.
     pub sources: host::Sources,
-    /// From where on it is unwell.
-    pub limits: Limits,
 }
 
 impl Identity {
@@ -139,6 +158,12 @@ struct HealthFlow {
     systemd: Systemd,
     machine: Machine,
     birth: Retained,
+    /// Told when anything has changed that is looked at without a question.
+    changed: Arc<Notify>,
+    /// The devices whose changes are told already.
+    watched: Roster,
+    /// Devices that are there no more, and of which the broker may still keep the state.
+    gone: BTreeSet<String>,
     /// What was wrong when the document was published last.
     published: Vec<String>,
 }
@@ -157,25 +182,39 @@ pub async fn run(identity: Identity, wiring: Wiring) {
     let birth = identity.birth(host::now());
     let systemd = Systemd::from_env();
     let machine = Machine::new(&identity);
-    let flow = HealthFlow { identity, wiring, started: Instant::now(), systemd, machine, birth, published: Vec::new() };
+    let flow = HealthFlow {
+        identity,
+        wiring,
+        started: Instant::now(),
+        systemd,
+        machine,
+        birth,
+        changed: Arc::default(),
+        watched: Roster::from([]),
+        gone: BTreeSet::new(),
+        published: Vec::new(),
+    };
     flow.run().await;
 }
 
 impl HealthFlow {
     async fn run(mut self) {
-        let changed = self.watch_devices();
-        let mut report = interval_at(Instant::now() + self.identity.interval, self.identity.interval);
+        let changed = Arc::clone(&self.changed);
+        self.watch();
+        self.meet();
+        let mut settings = *self.wiring.settings.borrow_and_update();
+        let mut report = interval_at(Instant::now() + settings.interval, settings.interval);
         let mut beat = self.systemd.watchdog_interval();
         self.retain();
         self.systemd.ready();
         // What isn't connected in the first instant is no news yet.
-        self.machine.look().await;
+        self.look_at_machine().await;
         self.published = self.look().await.1;
         let mut stopping = false;
         loop {
             tokio::select! {
                 Some(reply) = self.wiring.requests.recv() => {
-                    self.machine.look().await;
+                    self.look_at_machine().await;
                     let _ = reply.send(self.update(false).await);
                 }
                 link = self.wiring.link.changed() => {
@@ -188,8 +227,24 @@ impl HealthFlow {
                     self.retain();
                     self.update(false).await;
                 }
+                Ok(()) = self.wiring.roster.changed() => {
+                    self.meet();
+                    self.retain();
+                    self.update(false).await;
+                }
+                Ok(()) = self.wiring.settings.changed() => {
+                    let interval = settings.interval;
+                    settings = *self.wiring.settings.borrow_and_update();
+                    if settings.interval != interval {
+                        report = interval_at(Instant::now() + settings.interval, settings.interval);
+                    }
+                    self.update(false).await;
+                }
+                Ok(()) = self.wiring.configuration.changed() => {
+                    self.update(false).await;
+                }
                 _ = report.tick() => {
-                    self.machine.look().await;
+                    self.look_at_machine().await;
                     self.update(true).await;
                 }
                 () = next(&mut beat) => {
@@ -208,79 +263,67 @@ impl HealthFlow {
         }
     }
 
-    /// One notification for a change of any device, of the application, or of what has to do with commands.
-    fn watch_devices(&self) -> Arc<Notify> {
-        let changed = Arc::new(Notify::new());
-        if let Some((mut session, mut counts)) = self.wiring.commands.clone() {
-            let changed = Arc::clone(&changed);
-            tokio::spawn(async move {
-                loop {
-                    let change = tokio::select! {
-                        change = session.changed() => change,
-                        change = counts.changed() => change,
-                    };
-                    if change.is_err() {
-                        return;
-                    }
-                    changed.notify_one();
-                }
-            });
-        }
+    /// Has a change of the application, or of what has to do with commands, told.
+    fn watch(&self) {
+        self.tell(self.wiring.session.clone());
+        self.tell(self.wiring.counts.clone());
+        self.tell(self.wiring.logs.clone());
         if let Some(app) = &self.wiring.app {
-            let (mut shown, changed) = (app.shown.clone(), Arc::clone(&changed));
-            tokio::spawn(async move {
-                while shown.changed().await.is_ok() {
-                    changed.notify_one();
-                }
-            });
+            self.tell(app.shown.clone());
         }
-        if let Some(mut config) = self.wiring.config.clone() {
-            let changed = Arc::clone(&changed);
-            tokio::spawn(async move {
-                while config.changed().await.is_ok() {
-                    changed.notify_one();
-                }
-            });
+        if let Some(config) = &self.wiring.config {
+            self.tell(config.clone());
         }
-        if let Some(mut inbox) = self.wiring.inbox.clone() {
-            let changed = Arc::clone(&changed);
-            tokio::spawn(async move {
-                while inbox.changed().await.is_ok() {
-                    changed.notify_one();
-                }
-            });
+        if let Some(inbox) = &self.wiring.inbox {
+            self.tell(inbox.clone());
         }
-        let (mut logs, of_logs) = (self.wiring.logs.clone(), Arc::clone(&changed));
+    }
+
+    /// Takes the devices that there are now: a change of any of them is told.
+    fn meet(&mut self) {
+        let roster = Arc::clone(&self.wiring.roster.borrow_and_update());
+        let known = |member: &&Member| self.watched.iter().any(|known| known.status.same_channel(&member.status));
+        roster.iter().filter(|member| !known(member)).for_each(|member| self.tell(member.status.clone()));
+        self.gone.extend(self.watched.iter().map(|member| member.name.clone()));
+        self.gone.retain(|name| roster.iter().all(|member| member.name != *name));
+        while self.gone.len() > MOST_GONE {
+            self.gone.pop_first();
+        }
+        self.watched = roster;
+    }
+
+    /// Has every change of this told, as long as somebody can change it.
+    fn tell<T: Send + Sync + 'static>(&self, mut shown: watch::Receiver<T>) {
+        let changed = Arc::clone(&self.changed);
         tokio::spawn(async move {
-            while logs.changed().await.is_ok() {
-                of_logs.notify_one();
+            while shown.changed().await.is_ok() {
+                changed.notify_one();
             }
         });
-        for (_, device) in &self.wiring.devices {
-            let (mut device, changed) = (device.clone(), Arc::clone(&changed));
-            tokio::spawn(async move {
-                while device.changed().await.is_ok() {
-                    changed.notify_one();
-                }
-            });
-        }
-        changed
     }
 
     /// Brings the retained messages up to date. The birth comes first.
     fn retain(&self) {
         let mut messages = vec![self.birth.clone()];
-        for (name, device) in &self.wiring.devices {
-            let device = device.borrow();
+        let topic = |name: &str| format!("device/{name}/state");
+        for member in self.watched.iter() {
+            let device = member.status.borrow();
             let presence =
                 Presence { state: device.state, reason: device.reason.as_deref(), since: rfc3339(device.since_ms) };
-            messages.push(Retained { topic: format!("device/{name}/state"), payload: json(&presence) });
+            messages.push(Retained { topic: topic(&member.name), payload: json(&presence) });
         }
+        // An empty one is what removes it at the broker (MQTT 3.1.1 section 3.3.1.3).
+        messages.extend(self.gone.iter().map(|name| Retained { topic: topic(name), payload: String::new() }));
         self.wiring.retained.send_if_modified(|retained| {
             let changed = *retained != messages;
             *retained = messages;
             changed
         });
+    }
+
+    async fn look_at_machine(&mut self) {
+        let limits = self.wiring.settings.borrow().limits;
+        self.machine.look(&limits).await;
     }
 
     /// Looks at everything; tells systemd, and the broker if it is time or if what is wrong has changed.
@@ -320,12 +363,13 @@ impl HealthFlow {
         let streams: BTreeMap<String, StreamStatus> =
             self.identity.streams.iter().cloned().zip(ledger.unwrap_or_default()).collect();
         let devices: BTreeMap<String, DeviceStatus> =
-            self.wiring.devices.iter().map(|(name, device)| (name.clone(), device.borrow().clone())).collect();
+            self.watched.iter().map(|member| (member.name.clone(), member.status.borrow().clone())).collect();
         let link = self.wiring.link.borrow().clone();
-        let commands = self.wiring.commands.as_ref().map(|(session, counts)| CommandsStatus {
-            session: session.borrow().clone(),
-            counts: counts.borrow().clone(),
+        let commands = self.wiring.settings.borrow().listens.then(|| CommandsStatus {
+            session: self.wiring.session.borrow().clone(),
+            counts: self.wiring.counts.borrow().clone(),
         });
+        let configuration = self.wiring.configuration.borrow().clone();
         let app = match &self.wiring.app {
             Some(app) => Some(app.status().await),
             None => None,
@@ -346,6 +390,9 @@ impl HealthFlow {
             let text = format!("the application's configuration can't be kept, and has to come again: {error}");
             complaints.push(Complaint::of("config", text));
         }
+        if let Some(text) = configuration.complaint() {
+            complaints.push(Complaint::of("configuration", text));
+        }
         if silent {
             complaints.push(Complaint::of("spool", "the spool does not answer"));
         }
@@ -356,6 +403,7 @@ impl HealthFlow {
             instance: self.identity.instance.clone(),
             uptime_s: self.started.elapsed().as_secs(),
             health: Health { state, reasons },
+            configuration: Some(configuration),
             link,
             streams,
             devices,
@@ -481,6 +529,7 @@ mod tests {
             instance: "gw".into(),
             uptime_s: 0,
             health: Health { state, reasons: reasons.iter().map(ToString::to_string).collect() },
+            configuration: None,
             link: LinkStatus { server: Some("mqtt://b:1883".into()), ..LinkStatus::default() },
             streams: [("telemetry".to_owned(), stream)].into(),
             devices: [("meter".to_owned(), DeviceStatus::closed("serial", 0))].into(),

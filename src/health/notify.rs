@@ -42,7 +42,7 @@ impl Systemd {
     }
 
     /// Pings, unless some flow is stuck: then the ping is left out, and systemd restarts us if that goes on.
-    pub(super) fn watchdog(&mut self, stuck: &[&str]) {
+    pub(super) fn watchdog(&mut self, stuck: &[String]) {
         if stuck.is_empty() {
             self.stuck = false;
             return send(&[NotifyState::Watchdog]);
@@ -58,6 +58,19 @@ impl Systemd {
     pub(super) fn stopping(&self) {
         send(&[NotifyState::Stopping, NotifyState::Status("Stopping: handing over what waits")]);
     }
+}
+
+/// The configuration is being read again. With the time, for `Type=notify-reload` wants to know which reload is meant.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => send(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!("systemd was not told: {error}"),
+    }
+}
+
+/// That is over, with this outcome or that.
+pub fn reloaded() {
+    send(&[NotifyState::Ready]);
 }
 
 fn send(state: &[NotifyState<'_>]) {

@@ -55,7 +55,7 @@ const SOUND: Duration = Duration::from_secs(60);
 const TRY_AGAIN: Duration = Duration::from_secs(86_400);
 
 /// Whoever wants messages; nobody else's topics are subscribed to.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Outlets {
     /// The dispatch flow, if a device takes commands.
     pub devices: Option<mpsc::Sender<Request>>,

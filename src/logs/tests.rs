@@ -137,7 +137,7 @@ impl Rig {
             data: data.to_string().into(),
         };
         answer.send(newest.map(|data| Sequenced { seq: 1, record: record(data) })).unwrap();
-        let mut heart = Heart::default();
+        let heart = Heart::default();
         let wiring = Wiring {
             recent: asked,
             posts: posted,

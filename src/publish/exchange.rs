@@ -3,7 +3,7 @@
 use super::parcel::{self, Parcel, TooLarge};
 use super::queue::{Ready, Taken};
 use super::timers::NEVER;
-use super::{Lost, Publisher, STATUS_TOPIC, about};
+use super::{Leave, Link, Lost, Publisher, STATUS_TOPIC, about};
 use crate::config::MqttVersion;
 use crate::inflight::{Acknowledged, Sent};
 use crate::mqtt::{About, Connection, LinkError, Message, Received, Terms, Verdict};
@@ -20,16 +20,32 @@ pub(super) const REPORT_EVERY: Duration = Duration::from_millis(200);
 const GOODBYE: Duration = Duration::from_secs(1);
 
 impl Publisher {
-    /// Connected, then Draining: returns `Ok` when everything is done and it is time to stop.
-    pub(super) async fn session(&mut self, mut connection: Connection) -> Result<(), Lost> {
-        self.connected(connection.terms().clone()).await?;
+    /// Connected, then Draining: returns `Ok` when everything is done and it is time to leave.
+    pub(super) async fn session(&mut self, connection: Connection) -> Result<(), Lost> {
+        self.said.clear();
+        self.begin(connection.terms()).await?;
+        self.connected(connection.terms().clone());
+        self.talk(connection).await
+    }
+
+    /// The same on a connection that another configuration has left.
+    pub(super) async fn go_on(&mut self, connection: Connection) -> Result<(), Lost> {
+        self.begin(connection.terms()).await?;
+        self.talk(connection).await
+    }
+
+    async fn talk(&mut self, mut connection: Connection) -> Result<(), Lost> {
         let ended = self.exchange(&mut connection).await;
         // What was acknowledged is reported in any case; the rest comes again after the rewind.
         self.report().await?;
         self.forget();
-        self.outbox.clear();
-        ended?;
-        self.say_goodbye(connection).await;
+        let unsaid = std::mem::take(&mut self.outbox);
+        self.said.retain(|message| !unsaid.contains(message));
+        match ended? {
+            Leave::Renew(_, Link::Keep) => self.kept = Some(connection),
+            Leave::Renew(_, Link::Replace) => self.hang_up(connection).await,
+            Leave::Renew(_, Link::Move) | Leave::Stop(_) => self.say_goodbye(connection).await,
+        }
         Ok(())
     }
 
@@ -46,7 +62,7 @@ impl Publisher {
         Ok(self.wiring.spool.rewind(self.epoch).await?)
     }
 
-    async fn connected(&mut self, terms: Terms) -> Result<(), Lost> {
+    async fn begin(&mut self, terms: &Terms) -> Result<(), Lost> {
         self.rewind().await?;
         self.timers.restart(terms.keep_alive);
         self.keep_alive = terms.keep_alive;
@@ -54,9 +70,12 @@ impl Publisher {
         self.window.resize(self.most_in_flight);
         self.refused.reset();
         self.outbox.clear();
-        self.said.clear();
         self.refresh_retained();
         self.announce();
+        Ok(())
+    }
+
+    fn connected(&self, terms: Terms) {
         let since_ms = (self.wiring.clock)().wall_ms;
         self.wiring.status.send_modify(|status| {
             status.state = LinkState::Connected;
@@ -70,7 +89,6 @@ impl Publisher {
             let server = status.server.as_deref().unwrap_or_default();
             tracing::info!(server, "connected to {server}");
         });
-        Ok(())
     }
 
     fn retained(&mut self) -> Vec<Message> {
@@ -84,28 +102,41 @@ impl Publisher {
         self.wiring.retained.borrow_and_update().iter().map(message).collect()
     }
 
-    /// Sends and receives until everything is delivered and `stop` is set, or its deadline has come.
-    async fn exchange(&mut self, connection: &mut Connection) -> Result<(), Lost> {
-        let mut deadline = *self.wiring.stop.borrow_and_update();
+    /// Sends and receives until it is time to leave and all is done that belongs to that, or the deadline has come.
+    async fn exchange(&mut self, connection: &mut Connection) -> Result<Leave, Lost> {
+        let mut leave = *self.wiring.leave.borrow_and_update();
         // While draining: the spool was asked whether anything waits, and something did.
         let mut more_to_come = false;
         // The health flow, which keeps the retained messages, ends before this one.
         let mut kept_up = true;
         loop {
-            let patience = self.mqtt.ack_timeout;
-            timeout(patience, self.fill(connection, deadline.is_none())).await.map_err(|_| LinkError::Stalled)??;
+            match leave {
+                Some(leave @ Leave::Renew(..)) if self.window.in_flight() == 0 => return Ok(leave),
+                // A batch that is due stays in the spool as well.
+                Some(Leave::Renew(..)) => self.timers.batch = self.timers.keep_alive + NEVER,
+                Some(Leave::Stop(_)) | None => {
+                    let patience = self.mqtt.ack_timeout;
+                    timeout(patience, self.fill(connection, leave.is_none()))
+                        .await
+                        .map_err(|_| LinkError::Stalled)??;
+                }
+            }
             let all_sent = self.queue.is_empty();
-            if deadline.is_some() && all_sent && self.window.in_flight() == 0 && !more_to_come {
+            if let Some(leave @ Leave::Stop(_)) = leave
+                && all_sent
+                && self.window.in_flight() == 0
+                && !more_to_come
+            {
                 self.report().await?;
                 let waiting: u64 = self.wiring.spool.report().await?.iter().map(|stream| stream.waiting).sum();
                 if waiting == 0 {
-                    return Ok(());
+                    return Ok(leave);
                 }
                 more_to_come = true;
             }
             let resume = self.resume_at();
             self.timers.arm();
-            let until = deadline.unwrap_or(self.timers.keep_alive + NEVER);
+            let until = leave.map_or(self.timers.keep_alive + NEVER, Leave::deadline);
             tokio::select! {
                 received = connection.receive() => self.receive_all(received, connection).await?,
                 batch = self.wiring.batches.recv() => {
@@ -119,13 +150,20 @@ impl Publisher {
                 }
                 () = sleep_until(resume.unwrap_or_else(Instant::now)), if resume.is_some() => self.probe().await?,
                 () = self.wiring.pulse.answer() => {}
-                _ = self.wiring.stop.changed(), if deadline.is_none() => {
-                    deadline = *self.wiring.stop.borrow_and_update();
-                    // The devices have stopped by now, and subscribers shall know.
-                    self.refresh_retained();
-                    self.wiring.status.send_modify(|status| status.state = LinkState::Draining);
+                // A stop is the last word.
+                _ = self.wiring.leave.changed(), if !matches!(leave, Some(Leave::Stop(_))) => {
+                    leave = *self.wiring.leave.borrow_and_update();
+                    if let Some(Leave::Stop(_)) = leave {
+                        // The devices have stopped by now, and subscribers shall know.
+                        self.refresh_retained();
+                        self.wiring.status.send_modify(|status| status.state = LinkState::Draining);
+                    }
                 }
-                () = sleep_until(until), if deadline.is_some() => return Ok(()),
+                () = sleep_until(until), if leave.is_some() => {
+                    // On a connection that goes on, a late acknowledgement would be taken for that of another record.
+                    let leave = leave.filter(|leave| !matches!(leave, Leave::Renew(_, Link::Keep)));
+                    return leave.ok_or(Lost::LeftBehind);
+                }
             }
         }
     }
@@ -351,6 +389,13 @@ impl Publisher {
             self.timers.keep_alive = now + self.keep_alive;
         }
         Ok(())
+    }
+
+    /// Ends a connection that another one takes the place of: the Last Will is not said.
+    async fn hang_up(&mut self, connection: Connection) {
+        if !matches!(timeout(GOODBYE, connection.disconnect()).await, Ok(Ok(()))) {
+            tracing::debug!("the old connection did not end in order");
+        }
     }
 
     /// The last words of a clean stop. What goes wrong here is what the Last Will is for.

@@ -61,8 +61,37 @@ pub struct Wiring {
     pub clock: Clock,
     /// Proof of progress.
     pub pulse: Pulse,
-    /// When set: finish what waits, until this instant at the latest, then say good-bye and return.
-    pub stop: watch::Receiver<Option<Instant>>,
+    /// When set: return, in this way.
+    pub leave: watch::Receiver<Option<Leave>>,
+}
+
+/// How the flow ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// pillion stops: what waits is delivered, until this instant at the latest; then the good-bye.
+    Stop(Instant),
+    /// The flow begins anew with another configuration, see [`Publisher::renewed`]: nothing more is sent, and what is on the
+    /// wire is acknowledged, until this instant at the latest.
+    Renew(Instant, Link),
+}
+
+/// What becomes of a connection that the flow leaves to begin anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// The next flow goes on with it.
+    Keep,
+    /// It ends without a word: the next one is with the same broker, and nobody shall see pillion go.
+    Replace,
+    /// It ends with the good-bye, as on a stop: the next one may be with another broker.
+    Move,
+}
+
+impl Leave {
+    fn deadline(self) -> Instant {
+        match self {
+            Leave::Stop(at) | Leave::Renew(at, _) => at,
+        }
+    }
 }
 
 /// Messages for others: sent on each connection, for a broker may have forgotten them. What is cleared need not be cleared
@@ -96,6 +125,8 @@ enum Lost {
     AckTimeout,
     #[error("no answer to a ping within mqtt.keep_alive")]
     KeepAlive,
+    #[error("what was on the wire was not acknowledged in time when the configuration changed")]
+    LeftBehind,
     #[error(transparent)]
     Spool(#[from] Closed),
 }
@@ -123,6 +154,8 @@ pub struct Publisher {
     outbox: VecDeque<Message>,
     /// The retained messages as this connection has seen them.
     said: Vec<Message>,
+    /// A connection that the flow before this one has left, with nothing on the wire.
+    kept: Option<Connection>,
     epoch: u64,
     /// For each stream: the highest number that was ever sent, and the trim line that the spool doesn't know yet.
     highest: Vec<u64>,
@@ -164,31 +197,56 @@ impl Publisher {
             server: 0,
             outbox: VecDeque::new(),
             said: Vec::new(),
+            kept: None,
             epoch: 0,
             spent: 0,
             timers: Timers::new(),
         }
     }
 
-    /// Runs until `stop` says so, or the spool is gone.
-    pub async fn run(mut self) {
-        while self.wiring.stop.borrow().is_none() {
-            // Connecting: one server after the other, without a pause until all have been tried.
-            let Some(opened) = self.connect().await else { return };
-            let lost = match opened {
-                Ok(connection) => match self.session(connection).await {
-                    Ok(()) => return,
-                    Err(Lost::Spool(_)) => return,
-                    Err(lost) => lost,
-                },
-                Err(error) => Lost::Link(error),
+    /// The flow that goes on behind this one, which has returned, with another configuration.
+    pub fn renewed(
+        self,
+        mqtt: Mqtt,
+        streams: Vec<Stream>,
+        password: Option<String>,
+        farewell: Farewell,
+        announcements: Announcements,
+    ) -> Self {
+        let server = if self.kept.is_some() { self.server } else { 0 };
+        let wiring = Wiring { announcements, ..self.wiring };
+        let fresh = Publisher::new(mqtt, streams, password, farewell, wiring);
+        // Batches of earlier epochs may still come, and what was sent once stays sent.
+        let Publisher { kept, said, refused, epoch, highest, .. } = self;
+        Publisher { server, kept, said, refused, epoch, highest, ..fresh }
+    }
+
+    /// Runs until `leave` says so, or the spool is gone; then the flow may be renewed.
+    pub async fn run(mut self) -> Self {
+        // A change that is waited for later is one that comes after this look.
+        while self.wiring.leave.borrow_and_update().is_none() {
+            let lost = match self.kept.take() {
+                Some(connection) => self.go_on(connection).await,
+                None => {
+                    // Connecting: one server after the other, without a pause until all have been tried.
+                    let Some(opened) = self.connect().await else { return self };
+                    match opened {
+                        Ok(connection) => self.session(connection).await,
+                        Err(error) => Err(Lost::Link(error)),
+                    }
+                }
+            };
+            let lost = match lost {
+                Ok(()) | Err(Lost::Spool(_)) => return self,
+                Err(lost) => lost,
             };
             // Disconnected: wait, unless there is another server to try in this round.
             self.disconnected(&lost);
             if self.server == 0 && !self.pause().await {
-                return;
+                return self;
             }
         }
+        self
     }
 
     fn disconnected(&mut self, lost: &Lost) {
@@ -230,7 +288,7 @@ impl Publisher {
             tokio::select! {
                 () = &mut pause => return true,
                 () = self.wiring.pulse.answer() => {}
-                _ = self.wiring.stop.changed() => return false,
+                _ = self.wiring.leave.changed() => return false,
             }
         }
     }
@@ -248,7 +306,7 @@ impl Publisher {
             tokio::select! {
                 opened = &mut connect => return Some(opened),
                 () = self.wiring.pulse.answer() => {}
-                _ = self.wiring.stop.changed() => return None,
+                _ = self.wiring.leave.changed() => return None,
             }
         }
     }

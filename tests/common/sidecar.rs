@@ -200,6 +200,11 @@ impl Sidecar {
         self.reap();
     }
 
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), Signal::HUP).unwrap();
+    }
+
     /// Sends SIGTERM and waits for its end.
     pub fn terminate(&mut self) -> ExitStatus {
         kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), Signal::TERM).unwrap();

@@ -27,6 +27,7 @@ mod modbus;
 mod mqtt5;
 mod outages;
 mod power_cut;
+mod reload;
 mod rig;
 mod services;
 mod settings;

@@ -1,0 +1,191 @@
+//! Reading the configuration again while pillion runs: on SIGHUP, or when a local client asks for it.
+//!
+//! Constraints: a wrong configuration changes nothing; no record is lost, and no device and no connection disturbed that is
+//! configured as before ([`plan`] says what is to be done). It takes a bounded time, in which nothing else is begun: devices
+//! have [`STOP`] to let go of their ports, the broker has [`SETTLE`] to acknowledge what is on the wire.
+//!
+//! systemd is told RELOADING=1 when it begins and READY=1 when it is over, so the unit may be of `Type=notify` or, from
+//! systemd 253 on, `Type=notify-reload`. Neither can tell that a configuration was refused: `pillion reload` does, which is
+//! why it is the unit's ExecReload.
+
+use super::flows::Flows;
+use super::listening::Listening;
+use super::plan::{self, Action, Plan, Settings};
+use super::{DaemonError, STOP, announcing, farewell, password};
+use crate::config::{self, Config, Loaded, Surroundings};
+use crate::health;
+use crate::host;
+use crate::publish::{Leave, Link, Publisher};
+use crate::stats::{ConfigurationStatus, MOST_PROBLEMS, ReloadOutcome, ReloadRequest, ReloadStatus};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, timeout};
+
+/// How long the broker has to acknowledge what is on the wire.
+const SETTLE: Duration = Duration::from_secs(5);
+/// Keys that are told by name.
+const MOST_KEYS: usize = 50;
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The file; its drop-ins are beside it.
+    pub file: PathBuf,
+    /// As they were at the start: a reload is about files alone.
+    pub surroundings: Surroundings,
+}
+
+/// What a reload starts from, and whom it is told.
+pub(super) struct Reloads {
+    pub(super) source: Source,
+    pub(super) running: Settings,
+    pub(super) requests: mpsc::Receiver<ReloadRequest>,
+    pub(super) shown: watch::Sender<ConfigurationStatus>,
+}
+
+/// Why nothing was applied.
+struct Refused {
+    outcome: ReloadOutcome,
+    keys: Vec<String>,
+    problems: Vec<String>,
+}
+
+impl Flows {
+    /// Reads the configuration again and does what comes of it.
+    pub(super) async fn reload(&mut self) -> ReloadStatus {
+        tracing::info!("reading the configuration again");
+        health::reloading();
+        let done = match self.read_again().await {
+            Ok(settings) => self.change_to(settings).await,
+            Err(refused) => Err(refused),
+        };
+        let (outcome, mut keys, mut problems) = match done {
+            Ok(keys) if keys.is_empty() => (ReloadOutcome::Unchanged, keys, Vec::new()),
+            Ok(keys) => (ReloadOutcome::Applied, keys, Vec::new()),
+            Err(Refused { outcome, keys, problems }) => (outcome, keys, problems),
+        };
+        for problem in &problems {
+            tracing::error!("{problem}");
+        }
+        if keys.len() > MOST_KEYS {
+            let rest = format!("{} more", keys.len() - MOST_KEYS);
+            keys.truncate(MOST_KEYS);
+            keys.push(rest);
+        }
+        let more_problems = u64::try_from(problems.len().saturating_sub(MOST_PROBLEMS)).unwrap_or(u64::MAX);
+        problems.truncate(MOST_PROBLEMS);
+        let reload = ReloadStatus { at_ms: host::now().wall_ms, outcome, keys, problems, more_problems };
+        match outcome {
+            ReloadOutcome::Applied | ReloadOutcome::Unchanged => tracing::info!("{}", reload.text()),
+            ReloadOutcome::NeedsRestart => tracing::error!("{}", reload.text()),
+            ReloadOutcome::Wrong => tracing::error!("the configuration is wrong, and the old one stays"),
+        }
+        self.reloads.shown.send_modify(|shown| shown.note(reload.clone()));
+        health::reloaded();
+        reload
+    }
+
+    /// Reads files, on a thread for that, while everything runs on.
+    async fn read_again(&self) -> Result<Settings, Refused> {
+        let wrong = |problems| Refused { outcome: ReloadOutcome::Wrong, keys: Vec::new(), problems };
+        let Source { file, surroundings } = self.reloads.source.clone();
+        let reading = spawn_blocking(move || {
+            let Loaded { config, warnings } = config::load(&file, &surroundings).map_err(Trouble::Problems)?;
+            let password = password(&config).map_err(Trouble::Password)?;
+            Ok((Settings { config, password }, warnings))
+        });
+        match reading.await {
+            Ok(Ok((settings, warnings))) => {
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                Ok(settings)
+            }
+            Ok(Err(Trouble::Problems(problems))) => {
+                let omitted = (problems.omitted > 0).then(|| format!("and {} more", problems.omitted));
+                Err(wrong(problems.list.iter().map(ToString::to_string).chain(omitted).collect()))
+            }
+            Ok(Err(Trouble::Password(error))) => Err(wrong(vec![error.to_string()])),
+            Err(error) => Err(wrong(vec![format!("it can't be read: {error}")])),
+        }
+    }
+
+    /// Returns the keys that were changed.
+    async fn change_to(&mut self, settings: Settings) -> Result<Vec<String>, Refused> {
+        let (keys, actions) = match plan::plan(&self.reloads.running, &settings) {
+            Plan::Nothing => return Ok(Vec::new()),
+            Plan::Restart(keys) => {
+                return Err(Refused { outcome: ReloadOutcome::NeedsRestart, keys, problems: Vec::new() });
+            }
+            Plan::Apply { keys, actions } => (keys, actions),
+        };
+        let stops = actions.iter().filter_map(|action| match action {
+            Action::StopDevice(name) => Some(name.clone()),
+            _ => None,
+        });
+        // Together: each may take its time.
+        self.devices.stop(&stops.collect::<Vec<_>>(), STOP).await;
+        for action in &actions {
+            match action {
+                Action::StopDevice(name) => tracing::info!(device = name, "device {name}: stopped"),
+                Action::StartDevice(device) => self.devices.start(device.clone()),
+                Action::Limits => {
+                    let Config { streams, mqtt, .. } = &settings.config;
+                    // A closed spool ends the publisher, which is noticed.
+                    let _ = self.spool.limit(streams.clone(), mqtt.backfill_rate).await;
+                }
+                Action::Health => {}
+                Action::Listen => self.listen_anew(&settings).await,
+                Action::Publish(link) => self.publish_anew(&settings, *link).await,
+            }
+            if let Action::StartDevice(_) | Action::StopDevice(_) = action {
+                self.devices.announce(plan::devices(&settings.config));
+            }
+        }
+        self.health_settings.send_replace(health_settings(&settings.config, &self.listening));
+        self.reloads.running = settings;
+        Ok(keys)
+    }
+
+    async fn listen_anew(&mut self, settings: &Settings) {
+        self.listening.stop().await;
+        let takes_commands = plan::takes_commands(&settings.config);
+        self.listening.start(&settings.config.mqtt, settings.password.as_ref(), takes_commands);
+    }
+
+    /// Has the publisher begin anew. While it does, records wait in the spool.
+    async fn publish_anew(&mut self, settings: &Settings, link: Link) {
+        let config = settings.config.clone();
+        // It writes a file. It can't panic, and if it did, others would only miss what is new.
+        let announcements = spawn_blocking(move || announcing::start(&config)).await.unwrap_or_default();
+        let Settings { config: Config { mqtt, streams, .. }, password } = settings.clone();
+        let (hand_over, handed_over) = oneshot::channel::<JoinHandle<Option<Publisher>>>();
+        let (tell, told) = oneshot::channel();
+        let leave = self.leave.clone();
+        let next = tokio::spawn(async move {
+            let former = handed_over.await.ok()?.await.ok()??;
+            // Not if pillion has begun to stop meanwhile.
+            leave.send_if_modified(|leave| leave.take_if(|leave| matches!(leave, Leave::Renew(..))).is_some());
+            let _ = tell.send(());
+            Some(former.renewed(mqtt, streams, password, farewell(), announcements).run().await)
+        });
+        // It can't be gone: it waits for this.
+        let _ = hand_over.send(std::mem::replace(&mut self.publisher, next));
+        self.leave.send_replace(Some(Leave::Renew(Instant::now() + SETTLE, link)));
+        if timeout(SETTLE + STOP, told).await.is_err() {
+            tracing::warn!("the broker takes nothing at the moment; [mqtt] applies when this connection ends");
+        }
+    }
+}
+
+/// What the health flow has to know of this configuration.
+pub(super) fn health_settings(config: &Config, listening: &Listening) -> health::Settings {
+    let config::Health { interval, limits } = config.health;
+    health::Settings { interval, limits, listens: listening.is_needed(plan::takes_commands(config)) }
+}
+
+/// Why it can't be read.
+enum Trouble {
+    Problems(config::Problems),
+    Password(DaemonError),
+}

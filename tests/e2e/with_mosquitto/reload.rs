@@ -1,0 +1,268 @@
+//! The configuration changes while everything flows.
+
+use super::{World, expect_open, numbered};
+use crate::common::SOON;
+use crate::common::device::Device;
+use crate::common::http::Answer;
+use crate::common::operator::Operator;
+use crate::common::sidecar::Sidecar;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Lines per second of the device that is not touched.
+const RATE: u64 = 1000;
+
+/// A table for each device.
+fn tables(devices: &[(&str, &Path, &str)]) -> String {
+    let table =
+        |(name, path, more): &(&str, &Path, &str)| format!("[[serial]]\nname = {name:?}\npath = {path:?}\n{more}\n");
+    "[stream.work]\n".to_owned() + &devices.iter().map(table).collect::<String>()
+}
+
+/// Changes the configuration and has it read; returns the answer.
+fn reload(sidecar: &mut Sidecar, tables: &str, mqtt: &str) -> Answer {
+    (sidecar.home.tables, sidecar.home.mqtt) = (tables.to_owned(), mqtt.to_owned());
+    sidecar.home.configure();
+    sidecar.request("POST", "/v1/reload", "", b"").unwrap()
+}
+
+fn ended(answer: &Answer) -> (u16, &str) {
+    (answer.code, answer.json["outcome"].as_str().unwrap_or_default())
+}
+
+/// Has the device say lines at `RATE` while `work` is done, and then some more; all of them must come, in order and once.
+fn while_it_flows(world: &World, device: &Device, work: impl FnOnce()) {
+    let over = AtomicBool::new(false);
+    let said = std::thread::scope(|scope| {
+        let flow = scope.spawn(|| {
+            let start = Instant::now();
+            let mut number = 0;
+            while !over.load(Ordering::Relaxed) {
+                device.line(&format!("line {number}"));
+                number += 1;
+                let due = start + Duration::from_micros(number * 1_000_000 / RATE);
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+            number
+        });
+        // Else a failure in `work` would wait for a flow that never ends.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        over.store(true, Ordering::Relaxed);
+        let said = flow.join().unwrap();
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        said
+    });
+    world.subscriber.expect("all lines", SOON, |inbox| inbox.count("p/device/steady/data") as u64 >= said);
+    world.subscriber.read(|inbox| {
+        let texts: Vec<&str> = inbox.on("p/device/steady/data").map(|arrival| arrival.text()).collect();
+        assert_eq!(texts, (0..said).map(|number| format!("line {number}")).collect::<Vec<_>>());
+        inbox.assert_in_order();
+    });
+    println!("{said} lines");
+}
+
+#[test]
+fn a_reload_never_costs_a_record_nor_disturbs_what_is_configured_as_before() {
+    let world = World::new();
+    let mut home = world.home();
+    let [steady, changing, going, coming] =
+        ["steady", "changing", "going", "coming"].map(|name| Device::at(home.path(name)));
+    let before = tables(&[
+        ("steady", steady.path(), ""),
+        ("changing", changing.path(), "baud = 9600"),
+        ("going", going.path(), ""),
+    ]);
+    let after = tables(&[
+        ("coming", coming.path(), ""),
+        ("steady", steady.path(), ""),
+        ("changing", changing.path(), "baud = 19200\npayload = \"base64\""),
+    ]);
+    home.tables.clone_from(&before);
+    let mut sidecar = Sidecar::start(home);
+    ["steady", "changing", "going"].iter().for_each(|device| expect_open(&sidecar, device));
+    world.expect_online();
+    world.subscriber.expect_latest("p/device/going/state", |state| state["state"] == "online");
+
+    while_it_flows(&world, &steady, || {
+        let untouched = |sidecar: &Sidecar| {
+            let status = sidecar.status();
+            assert_eq!(status["devices"]["steady"]["opens"], 1, "{status:#}");
+            assert_eq!(status["link"]["connects"], 1, "{status:#}");
+            status
+        };
+        // Nothing has changed.
+        assert_eq!(ended(&reload(&mut sidecar, &before, "")), (200, "unchanged"));
+        assert_eq!(untouched(&sidecar)["devices"]["changing"]["opens"], 1);
+
+        // One is changed, one comes, one goes.
+        let answer = reload(&mut sidecar, &after, "");
+        assert_eq!(ended(&answer), (200, "applied"), "{answer:?}");
+        let keys = ["serial.changing.baud", "serial.changing.payload", "serial.coming (new)", "serial.going (gone)"];
+        assert_eq!(answer.json["keys"], json!(keys));
+        ["steady", "changing", "coming"].iter().for_each(|device| expect_open(&sidecar, device));
+        coming.line("hello");
+        world.subscriber.expect_text("telemetry", "hello");
+        changing.line("hello");
+        world.subscriber.expect_text("telemetry", "aGVsbG8=");
+        assert_eq!(untouched(&sidecar)["devices"]["going"], Value::Null);
+        // The broker keeps nothing of the one that has gone.
+        world.subscriber.expect("its state to be removed", SOON, |inbox| {
+            inbox.latest("p/device/going/state").is_some_and(|message| message.payload.is_empty())
+        });
+
+        // It is wrong, in two places.
+        let wrong = after.replace("baud = 19200", "baud = \"fast\"") + "[health]\nintervall = \"1s\"\n";
+        let answer = reload(&mut sidecar, &wrong, "");
+        assert_eq!(ended(&answer), (422, "wrong"), "{answer:?}");
+        let problems = answer.json["problems"].to_string();
+        for part in ["test.toml:", ": serial.changing.baud: ", ": health.intervall: unknown key"] {
+            assert!(problems.contains(part), "{problems}");
+        }
+        sidecar.expect_log("health.intervall: unknown key");
+        let status = untouched(&sidecar);
+        assert_eq!(status["health"]["state"], "degraded");
+        assert!(status["health"]["reasons"][0].as_str().unwrap().contains("would not start with it"), "{status:#}");
+        assert_eq!(status["configuration"]["refused"], 1);
+
+        // Some of it needs a restart: nothing is applied.
+        let answer = reload(&mut sidecar, &(before.clone() + "[app]\nlog_rate = 7\n"), "keep_alive = \"7s\"");
+        assert_eq!(ended(&answer), (409, "needs-restart"), "{answer:?}");
+        assert_eq!(answer.json["keys"], json!(["app.log_rate"]));
+        assert_eq!(untouched(&sidecar)["devices"]["going"], Value::Null);
+
+        // All is well again.
+        assert_eq!(ended(&reload(&mut sidecar, &after, "")), (200, "unchanged"));
+        sidecar.expect_status("health", |status| status["health"]["state"] == "healthy");
+        untouched(&sidecar);
+    });
+    let notes = sidecar.notes();
+    assert_eq!(notes.iter().filter(|note| *note == "RELOADING=1").count(), 5, "{notes:?}");
+    assert!(notes.iter().any(|note| note.starts_with("MONOTONIC_USEC=")), "{notes:?}");
+}
+
+#[test]
+fn another_connection_never_costs_a_record_nor_looks_like_the_end_of_pillion() {
+    let world = World::new();
+    let mut home = world.home();
+    let steady = Device::at(home.path("steady"));
+    let devices = tables(&[("steady", steady.path(), "")]);
+    home.tables.clone_from(&devices);
+    let mut sidecar = Sidecar::start(home);
+    expect_open(&sidecar, "steady");
+    world.expect_online();
+    while_it_flows(&world, &steady, || {
+        // What no connection depends on.
+        let quota = devices.clone() + "[stream.telemetry]\nmax_bytes = \"8MiB\"\n";
+        let answer = reload(&mut sidecar, &quota, "inflight = 16");
+        assert_eq!(ended(&answer), (200, "applied"), "{answer:?}");
+        assert_eq!(sidecar.status()["link"]["connects"], 1);
+        // What it does.
+        for round in 2..=6 {
+            let answer = reload(&mut sidecar, &quota, &format!("inflight = 16\nkeep_alive = \"{round}s\""));
+            assert_eq!(ended(&answer), (200, "applied"), "{answer:?}");
+            sidecar.expect_status("the next connection", |status| status["link"]["connects"] == round);
+        }
+    });
+    world.subscriber.read(|inbox| {
+        let offline: Vec<_> = inbox
+            .messages
+            .iter()
+            .filter(|message| message.topic == "p/status" && message.json()["state"] == "offline")
+            .collect();
+        assert!(offline.is_empty(), "{offline:?}");
+    });
+    assert_eq!(sidecar.status()["devices"]["steady"]["opens"], 1);
+}
+
+#[test]
+fn a_move_to_another_broker_never_leaves_the_old_one_believing() {
+    let (world, elsewhere) = (World::new(), World::new());
+    let mut sidecar = Sidecar::start(world.home());
+    world.expect_online();
+    let tables = sidecar.home.tables.clone();
+    sidecar.publish("x", "before");
+    world.subscriber.expect_text("work", "before");
+    sidecar.home.servers = vec![elsewhere.relay.url()];
+    assert_eq!(ended(&reload(&mut sidecar, &tables, "")), (200, "applied"));
+    elsewhere.expect_online();
+    world.subscriber.expect_latest("p/status", |status| status["reason"] == "stopped");
+    sidecar.publish("x", "after");
+    elsewhere.subscriber.expect_text("work", "after");
+    sidecar.expect_drained("work");
+}
+
+#[test]
+fn a_broker_that_is_away_or_silent_never_holds_up_a_reload() {
+    let mut world = World::new();
+    let mut home = world.home();
+    home.mqtt = "ack_timeout = \"5s\"".to_owned();
+    let mut sidecar = Sidecar::start(home);
+    let tables = sidecar.home.tables.clone();
+    world.expect_online();
+    // It acknowledges nothing any more.
+    world.relay.silence();
+    sidecar.publish_lines("x", &numbered("silent", 50));
+    assert_eq!(ended(&reload(&mut sidecar, &tables, "ack_timeout = \"6s\"")), (200, "applied"));
+    world.relay.open();
+    world.subscriber.expect_texts("work", numbered("silent", 50), SOON);
+    // It is away.
+    world.stop_broker();
+    sidecar.publish_lines("x", &numbered("away", 50));
+    assert_eq!(ended(&reload(&mut sidecar, &tables, "ack_timeout = \"7s\"")), (200, "applied"));
+    world.start_broker();
+    world.subscriber.expect_texts("work", numbered("away", 50), SOON);
+    sidecar.expect_drained("work");
+}
+
+#[test]
+fn commands_never_wait_for_a_restart_when_the_first_device_takes_them() {
+    let world = World::new();
+    let mut home = world.home();
+    let valve = Device::at(home.path("valve"));
+    home.tables = tables(&[("valve", valve.path(), "")]);
+    let mut sidecar = Sidecar::start(home);
+    expect_open(&sidecar, "valve");
+    assert_eq!(sidecar.status()["commands"], Value::Null);
+    let takes = tables(&[("valve", valve.path(), "commands = { allow = [\"OPEN*\"] }")]);
+    assert_eq!(ended(&reload(&mut sidecar, &takes, "")), (200, "applied"));
+    sidecar.expect_status("the session", |status| status["commands"]["session"]["state"] == "connected");
+    let mut operator = Operator::at(world.mosquitto.address());
+    operator.publish("p/device/valve/set", r#"{"id":"c-1","ttl":"30s","data":"OPEN 1"}"#, false);
+    assert_eq!(valve.hear(SOON), b"OPEN 1\n");
+    // And not any more. What was carried out stays so.
+    let plain = tables(&[("valve", valve.path(), "baud = 300")]);
+    assert_eq!(ended(&reload(&mut sidecar, &plain, "")), (200, "applied"));
+    expect_open(&sidecar, "valve");
+    assert_eq!(sidecar.status()["commands"], Value::Null);
+    let answer = sidecar.request("POST", "/v1/devices/valve/command", "", b"OPEN 2").unwrap();
+    assert_eq!(answer.code, 422, "{answer:?}");
+    operator.leave();
+}
+
+#[test]
+fn a_hang_up_signal_never_ends_pillion_but_has_it_read_its_configuration() {
+    let world = World::new();
+    let mut sidecar = Sidecar::start(world.home());
+    world.expect_online();
+    sidecar.hang_up();
+    sidecar.expect_notes("RELOADING=1", 1);
+    sidecar.expect_notes("READY=1", 2);
+    sidecar.home.mqtt = "inflight = \"many\"".to_owned();
+    sidecar.home.configure();
+    sidecar.hang_up();
+    sidecar
+        .expect_note("what is wrong", |note| note.starts_with("STATUS=Degraded: ") && note.contains("mqtt.inflight"));
+    let socket = sidecar.home.socket();
+    let output = sidecar.home.run(&["reload", "--socket", socket.to_str().unwrap()], b"");
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{complaint}");
+    assert!(complaint.contains("test.toml:") && complaint.contains("mqtt.inflight"), "{complaint}");
+    sidecar.home.mqtt = String::new();
+    sidecar.home.configure();
+    let output = sidecar.home.run(&["reload", "--socket", socket.to_str().unwrap()], b"");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("has not changed"), "{output:?}");
+    assert_eq!(sidecar.terminate().code(), Some(0));
+}
