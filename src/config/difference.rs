@@ -118,13 +118,15 @@ mod tests {
     #[test]
     fn what_has_no_name_is_never_taken_for_another() {
         let sensor = |field: &str, unit: &str| {
-            format!("[[homeassistant.sensor]]\ndevice = \"meter\"\nfield = \"{field}\"\nunit = \"{unit}\"\n")
+            format!(
+                "[[homeassistant.sensor]]\ndevice = \"meter\"\nfield = \"{field}\"\nunit_of_measurement = \"{unit}\"\n"
+            )
         };
         let old = format!("{METER}{BUS}{}{}", sensor("a", "V"), sensor("b", "A"));
         let new = format!("{METER}{BUS}{}{}", sensor("a", "mV"), sensor("b", "A"));
-        assert_eq!(differences(&old, &new), ["homeassistant.sensor.unit"]);
+        assert_eq!(differences(&old, &new), ["homeassistant.sensor.unit_of_measurement"]);
         let new = format!("{METER}{BUS}{}{}", sensor("a", "V"), sensor("b", "mA"));
-        assert_eq!(differences(&old, &new), ["homeassistant.sensor[1].unit"]);
+        assert_eq!(differences(&old, &new), ["homeassistant.sensor[1].unit_of_measurement"]);
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) enum Plan {
 pub(super) enum Action {
     /// All devices that are stopped come before those that are started: a port may have got another name.
     StopDevice(String),
-    StartDevice(Device),
+    StartDevice(Box<Device>),
     /// The spool's quotas, ages and priorities.
     Limits,
     /// The health flow's interval and limits.
@@ -133,7 +133,7 @@ fn actions(old: &Settings, new: &Settings) -> Vec<Action> {
     let (before, after): (Vec<Device>, Vec<Device>) = (devices(&old.config).collect(), devices(&new.config).collect());
     let mut actions = Vec::new();
     actions.extend(missing_in(&after, &before).map(|device| Action::StopDevice(device.name().to_owned())));
-    actions.extend(missing_in(&before, &after).cloned().map(Action::StartDevice));
+    actions.extend(missing_in(&before, &after).map(|device| Action::StartDevice(Box::new(device.clone()))));
     if limits(&old.config) != limits(&new.config) {
         actions.push(Action::Limits);
     }
@@ -220,7 +220,7 @@ mod tests {
         let (one, two) = (serial("pump", "baud = 300"), serial("pump", "baud = 1200"));
         assert_eq!(
             actions_between(&format!("{meter}{one}"), &format!("{meter}{two}")),
-            [Action::StopDevice("pump".to_owned()), Action::StartDevice(device("pump", "baud = 1200"))]
+            [Action::StopDevice("pump".to_owned()), Action::StartDevice(Box::new(device("pump", "baud = 1200")))]
         );
     }
 
@@ -256,7 +256,7 @@ mod tests {
     fn what_home_assistant_knows_is_never_older_than_the_devices() {
         let with = |more: &str| format!("[homeassistant]\nenable = true\n{more}");
         let pump = serial("pump", "");
-        let start = Action::StartDevice(device("pump", ""));
+        let start = Action::StartDevice(Box::new(device("pump", "")));
         assert_eq!(actions_between(&with(""), &with(&pump)), [start, Action::Publish(Link::Keep)]);
         assert_eq!(actions_between("", &with("")), [Action::Publish(Link::Keep)]);
     }
@@ -274,7 +274,7 @@ mod tests {
     fn commands_never_wait_for_a_session_that_nobody_has() {
         let new = serial("meter", "commands = {}");
         let actions = actions_between("", &new);
-        assert_eq!(actions, [Action::StartDevice(device("meter", "commands = {}")), Action::Listen]);
+        assert_eq!(actions, [Action::StartDevice(Box::new(device("meter", "commands = {}"))), Action::Listen]);
     }
 
     #[test]

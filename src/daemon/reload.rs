@@ -10,7 +10,7 @@
 
 use super::flows::Flows;
 use super::listening::Listening;
-use super::plan::{self, Action, Plan, Settings};
+use super::plan::{self, Action, Device, Plan, Settings};
 use super::{DaemonError, STOP, announcing, farewell, password};
 use crate::config::{self, Config, Loaded, Surroundings};
 use crate::health;
@@ -128,7 +128,7 @@ impl Flows {
         for action in &actions {
             match action {
                 Action::StopDevice(name) => tracing::info!(device = name, "device {name}: stopped"),
-                Action::StartDevice(device) => self.devices.start(device.clone()),
+                Action::StartDevice(device) => self.devices.start(Device::clone(device)),
                 Action::Limits => {
                     let Config { streams, mqtt, .. } = &settings.config;
                     // A closed spool ends the publisher, which is noticed.

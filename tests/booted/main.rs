@@ -17,5 +17,6 @@ mod heartbeat;
 mod logs;
 mod managed;
 mod package;
+mod reload;
 mod reports;
 mod sandbox;
