@@ -92,3 +92,21 @@ fn a_sidecar_that_hangs_never_stays_so_and_never_loses_a_record() {
     gateway.subscriber.expect_texts(STREAM, texts, crate::common::SOON);
     assert_eq!(gateway.main_pid(APP), app);
 }
+
+#[test]
+fn what_only_the_runtime_tier_has_never_goes_with_a_killed_process() {
+    let Some(gateway) = Gateway::boot() else { return };
+    gateway.configure("[spool]\nsync = \"10m\"\n");
+    gateway.start();
+    gateway.relay.silence();
+    let texts: Vec<String> = (0..100).map(|number| format!("record {number}")).collect();
+    texts.iter().for_each(|text| gateway.publish(text));
+    let on_flash = format!("find /var/lib/pillion/gateway/spool/{STREAM} -name '*.seg'");
+    assert_eq!(gateway.container.shell(&on_flash), "", "flash has none of them");
+    let sidecar = gateway.invocation(SIDECAR);
+    gateway.container.shell(&format!("systemctl kill --signal=KILL {SIDECAR}"));
+    gateway.expect_another(SIDECAR, &sidecar);
+    gateway.relay.cut();
+    gateway.relay.open();
+    gateway.subscriber.expect_texts(STREAM, texts, crate::common::SOON);
+}

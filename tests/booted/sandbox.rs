@@ -17,6 +17,12 @@ fn the_sandbox_never_gets_wider() {
     let verdict = report.lines().last().unwrap();
     let score: f64 = verdict.split(' ').find_map(|word| word.parse().ok()).unwrap();
     assert!(score < 1.5, "{verdict}");
+    // Nor do its limits: the application comes first.
+    let limits =
+        [("MemoryHigh", 40 << 20), ("MemoryMax", 48 << 20), ("TasksMax", 32), ("CPUWeight", 50), ("IOWeight", 50)];
+    for (limit, value) in limits {
+        assert_eq!(gateway.container.property(SIDECAR, limit), value.to_string(), "{limit}");
+    }
 }
 
 #[test]
