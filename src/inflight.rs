@@ -87,6 +87,13 @@ impl Window {
         self.slots.get(&id).map(|(sent, _)| *sent)
     }
 
+    /// What was sent first of all that waits for an acknowledgement.
+    pub fn oldest(&self) -> Option<Sent> {
+        // Ids go round: the one that comes soonest from the next one on was given longest ago.
+        let (_, (sent, _)) = self.slots.iter().min_by_key(|(id, _)| id.wrapping_sub(self.next_id))?;
+        Some(*sent)
+    }
+
     /// A PUBACK for this packet id that says no: nothing waits for it any more, and no record is trimmed for it.
     pub fn refuse(&mut self, id: u16) {
         self.slots.remove(&id);
@@ -233,6 +240,20 @@ mod tests {
         }
         assert_eq!(seq, 31);
         assert_eq!(window.oldest_ms(), Some(5));
+    }
+
+    #[test]
+    fn the_oldest_message_is_never_mistaken() {
+        let mut window = Window::new(3, 3);
+        assert_eq!(window.oldest(), None);
+        let mut ids = VecDeque::new();
+        for seq in 1..=140_000 {
+            ids.push_back(window.send(record(seq), 0).unwrap());
+            if ids.len() == 3 {
+                assert_eq!(window.oldest(), Some(record(seq - 2)), "{ids:?}");
+                window.acknowledge(ids.pop_front().unwrap());
+            }
+        }
     }
 
     #[test]

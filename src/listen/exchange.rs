@@ -46,6 +46,8 @@ struct Talk {
     come_again: Option<Instant>,
     heard: bool,
     subscribed: bool,
+    /// What the broker has said of the connection.
+    notices: Vec<String>,
 }
 
 /// All keys are on their way.
@@ -167,6 +169,7 @@ impl Listener {
             come_again: None,
             heard: true,
             subscribed: false,
+            notices: connection.terms().notices.clone(),
         };
         let lost = match self.exchange(&mut connection, &mut talk).await {
             Ok(()) => Lost::Stop,
@@ -334,6 +337,7 @@ impl Listener {
         self.backoff.reset();
         let since_ms = (self.wiring.clock)().wall_ms;
         let set_aside = self.filters.set_aside();
+        let notices = std::mem::take(&mut talk.notices);
         self.wiring.status.send_modify(|status| {
             status.state = LinkState::Connected;
             status.reason = None;
@@ -346,6 +350,10 @@ impl Listener {
             }
             status.denied = denied;
             status.set_aside = set_aside;
+            for notice in notices.iter().filter(|notice| !status.notices.contains(notice)) {
+                tracing::warn!("{notice}");
+            }
+            status.notices = notices;
         });
         Ok(())
     }

@@ -182,8 +182,13 @@ pub enum LinkError {
     )]
     Unanswered,
     /// The broker has ended the connection, and says why.
-    #[error("{0}")]
-    Ended(String),
+    #[error("{says}")]
+    Ended {
+        /// The reason code.
+        code: u8,
+        /// The sentence.
+        says: String,
+    },
     /// The broker wants us to go somewhere else.
     #[error("{says}")]
     Redirected {
@@ -212,6 +217,20 @@ pub enum LinkError {
     /// Our side took too long to send: the broker does not read.
     #[error("the broker takes no data any more")]
     Stalled,
+}
+
+impl LinkError {
+    /// Whether the broker may have ended the connection for something that we sent.
+    pub fn may_be_a_messages_fault(&self) -> bool {
+        match self {
+            LinkError::Closed => true,
+            LinkError::Network(error) => transport::has_hung_up(error),
+            LinkError::Ended { code, .. } => {
+                matches!(code, 0x80..=0x83 | 0x87 | 0x90 | 0x93..=0x95 | 0x97 | 0x99..=0x9b)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What CONNACK has said. With MQTT 3.1.1 that is whether there was a session.

@@ -140,7 +140,7 @@ pub(super) fn of_io(error: io::Error, tls: &Setup) -> LinkError {
 }
 
 /// Whether it was the other side that ended the connection.
-fn has_hung_up(error: &io::Error) -> bool {
+pub(super) fn has_hung_up(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }

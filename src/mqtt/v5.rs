@@ -264,7 +264,7 @@ impl Dialect for V5 {
                 return Err(match reason.code {
                     0 => LinkError::Closed,
                     0x9c | 0x9d => self.redirected(&reason),
-                    code => LinkError::Ended(reason.explain(&reason::farewell(code))),
+                    code => LinkError::Ended { code, says: reason.explain(&reason::farewell(code)) },
                 });
             }
             _ => return Ok(Received::Other),

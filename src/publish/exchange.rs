@@ -36,6 +36,9 @@ impl Publisher {
 
     async fn talk(&mut self, mut connection: Connection) -> Result<(), Lost> {
         let ended = self.exchange(&mut connection).await;
+        if let Err(Lost::Link(error)) = &ended {
+            self.suspect(error).await?;
+        }
         // What was acknowledged is reported in any case; the rest comes again after the rewind.
         self.report().await?;
         self.forget();
@@ -67,8 +70,8 @@ impl Publisher {
         self.timers.restart(terms.keep_alive);
         self.keep_alive = terms.keep_alive;
         self.most_in_flight = self.mqtt.inflight.min(terms.receive_maximum);
-        self.window.resize(self.most_in_flight);
         self.refused.reset();
+        self.widen();
         self.outbox.clear();
         self.refresh_retained();
         self.announce();
@@ -241,7 +244,8 @@ impl Publisher {
         let is_v5 = self.mqtt.version == MqttVersion::V5;
         let about = if is_v5 { about::of(&rules.name, rules.max_age, first, now) } else { About::default() };
         let most = self.mqtt.max_payload.min(connection.payload_limit(&topic, &about));
-        let run = self.queue.run(stream);
+        let is_careful = self.poison.is_careful();
+        let run = self.queue.run(stream).take(if is_careful { 1 } else { usize::MAX });
         let packed = parcel::pack(run, &rules.name, rules.batch.as_ref(), most, &mut self.deflater);
         let Parcel { payload, count, plain } = match packed {
             Ok(parcel) => parcel,
@@ -280,6 +284,9 @@ impl Publisher {
             status.sent_bytes += as_u64(topic.len() + payload.len());
             status.plain_bytes += as_u64(topic.len() + plain);
         });
+        if is_careful {
+            self.latest_topic.clone_from(&topic);
+        }
         Ok(connection.publish(Message { topic, payload, retain, about }, id).await?)
     }
 
@@ -317,10 +324,11 @@ impl Publisher {
 
     /// Returns whether it was for a record.
     pub(super) fn acknowledge(&mut self, id: u16) -> bool {
-        if let Some(Sent::Records { stream, first, .. }) = self.window.stands_for(id)
-            && self.refused.taken((stream, first))
-        {
-            self.window.resize(self.most_in_flight);
+        if let Some(Sent::Records { stream, first, .. }) = self.window.stands_for(id) {
+            let is_widened = [self.refused.taken((stream, first)), self.poison.answered((stream, first))];
+            if is_widened.contains(&true) {
+                self.widen();
+            }
         }
         match self.window.acknowledge(id) {
             Acknowledged::Trim { stream, upto } => {

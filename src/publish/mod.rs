@@ -19,6 +19,7 @@
 mod about;
 mod exchange;
 mod parcel;
+mod poison;
 mod queue;
 mod refuse;
 mod refused;
@@ -35,6 +36,7 @@ use crate::spool::Batch;
 use crate::spool::thread::{Closed, Handle};
 use crate::stats::{LinkState, LinkStatus};
 use parcel::Deflater;
+use poison::Poison;
 use queue::Queue;
 use refused::Refused;
 use std::collections::VecDeque;
@@ -148,6 +150,9 @@ pub struct Publisher {
     /// What the present broker has allowed or asked for.
     keep_alive: Duration,
     refused: Refused,
+    poison: Poison,
+    /// The topic of the message that was sent last, while one is sent at a time.
+    latest_topic: String,
     /// What waits for room in the window.
     queue: Queue,
     deflater: Deflater,
@@ -183,6 +188,8 @@ impl Publisher {
             most_in_flight: mqtt.inflight,
             keep_alive: mqtt.keep_alive,
             refused: Refused::new(),
+            poison: Poison::default(),
+            latest_topic: String::new(),
             highest: vec![0; streams.len()],
             trim: vec![None; streams.len()],
             tls: Setup::new(mqtt.tls.clone(), wiring.clock),

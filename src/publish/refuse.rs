@@ -30,7 +30,10 @@ impl Publisher {
         let give_up = match refusal.fate() {
             Fate::Never => true,
             Fate::Later => self.refused.refused((stream, first), refusal, self.now_ms()) == Verdict::GiveUp,
-            Fate::Reconnect => return Err(LinkError::Ended(refusal.to_string()).into()),
+            Fate::Reconnect => {
+                // Not the message's own fault.
+                return Err(LinkError::Protocol(refusal.to_string()).into());
+            }
         };
         if give_up {
             // Before they count as delivered.
@@ -64,7 +67,32 @@ impl Publisher {
         self.report().await?;
         self.forget();
         self.refused.probe();
-        self.window.resize(1);
+        self.widen();
         self.rewind().await
+    }
+
+    /// Makes the window as wide as it may be now.
+    pub(super) fn widen(&mut self) {
+        let one = self.refused.is_probing() || self.poison.is_careful();
+        self.window.resize(if one { 1 } else { self.most_in_flight });
+    }
+
+    /// The connection is lost. If it is always the same message that ends it, that is given up.
+    pub(super) async fn suspect(&mut self, error: &LinkError) -> Result<(), Lost> {
+        let Some(Sent::Records { stream, first, last }) =
+            self.window.oldest().filter(|_| error.may_be_a_messages_fault())
+        else {
+            return Ok(());
+        };
+        let alone = self.poison.is_careful() && self.window.in_flight() == 1 && self.outbox.is_empty();
+        let Some(times) = self.poison.ended((stream, first), alone, &self.latest_topic) else { return Ok(()) };
+        let detail = format!("sent alone on {times} connections, it ended each of them: {error}");
+        for seq in first..=last {
+            self.wiring.spool.discard(stream, seq, Reason::Refused, detail.clone()).await?;
+        }
+        self.count(|status| *status.refusals.entry("connection-ended".to_owned()).or_default() += 1);
+        // That is how it goes on.
+        self.backoff.reset();
+        Ok(())
     }
 }

@@ -105,6 +105,11 @@ impl Refused {
         }
     }
 
+    /// Whether one message is to be sent at a time.
+    pub(super) fn is_probing(&self) -> bool {
+        self.state == State::Probing
+    }
+
     /// Everything is read again now, and a message at a time is sent.
     pub(super) fn probe(&mut self) {
         self.state = State::Probing;

@@ -124,6 +124,15 @@ pub struct FakeBroker {
 impl FakeBroker {
     /// Starts it.
     pub fn start(script: Script, seed: u64) -> Self {
+        FakeBroker::start_with(script, seed, "")
+    }
+
+    /// As the standard wants it, but for messages on one topic: they end the connection.
+    pub fn closing_on(topic: &'static str) -> Self {
+        FakeBroker::start_with(Script::POLITE, 0, topic)
+    }
+
+    fn start_with(script: Script, seed: u64, hated: &'static str) -> Self {
         let listener = TcpListener::bind((own_address(), 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let account = Arc::new(Watched::new(Account::default()));
@@ -139,7 +148,7 @@ impl FakeBroker {
                 let Some(number) = number else { break };
                 let account = Arc::clone(&shared);
                 let rng = Rng::with_seed(seed ^ number << 32);
-                std::thread::spawn(move || serve(client, number, script, rng, &account));
+                std::thread::spawn(move || serve(client, number, script, rng, hated, &account));
             }
         });
         FakeBroker { address, account, acceptor: Some(acceptor) }
@@ -207,6 +216,8 @@ struct Line<'a> {
     number: u64,
     script: Script,
     rng: Rng,
+    /// Messages on this topic end the connection.
+    hated: &'static str,
     account: &'a Watched<Account>,
     open: Vec<Open>,
     last: BTreeMap<String, u64>,
@@ -219,9 +230,9 @@ enum Next {
     Close,
 }
 
-fn serve(client: TcpStream, number: u64, script: Script, rng: Rng, account: &Watched<Account>) {
+fn serve(client: TcpStream, number: u64, script: Script, rng: Rng, hated: &'static str, account: &Watched<Account>) {
     let Ok(wire) = Wire::new(client) else { return };
-    let mut line = Line { wire, number, script, rng, account, open: Vec::new(), last: BTreeMap::new() };
+    let mut line = Line { wire, number, script, rng, hated, account, open: Vec::new(), last: BTreeMap::new() };
     // An error is the client's leaving, which is its right.
     let _ = line.run();
     line.wire.close();
@@ -269,6 +280,9 @@ impl Line<'_> {
 
     fn publish(&mut self, publish: &Publish) -> io::Result<Next> {
         self.note(publish);
+        if publish.topic == self.hated {
+            return Ok(Next::Close);
+        }
         let pkid = publish.pkid;
         let reply = (self.script.reply)(self.number, &mut self.rng);
         if matches!(reply, Reply::Late | Reply::Never) {

@@ -125,3 +125,53 @@ fn connect_says_who_it_is_and_leaves_a_will() {
             .any(|(topic, payload, retain)| topic == "p/status" && payload["state"] == "online" && *retain)
     });
 }
+
+#[test]
+fn a_record_that_ends_every_connection_never_stops_the_others() {
+    let broker = FakeBroker::closing_on("p/app/bad");
+    let sidecar = Sidecar::start(Home::new([broker.url()]));
+    let sent: Vec<String> = (0..300).map(|number| format!("record {number}")).collect();
+    sidecar.publish_lines("orders", &sent[..100]);
+    sidecar.publish("bad", "poison 1");
+    sidecar.publish_lines("orders", &sent[100..150]);
+    sidecar.publish("bad", "poison 2");
+    sidecar.publish("bad", "poison 3");
+    sidecar.publish_lines("orders", &sent[150..]);
+    let ledger = sidecar.expect_drained(STREAM);
+    assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&300.into(), &3.into()), "{ledger}");
+    broker.read(|account| {
+        let acknowledged = account.records.iter().filter(|((stream, _), _)| stream == STREAM);
+        let texts: Vec<_> = acknowledged
+            .filter(|(_, heard)| heard.acknowledged > 0)
+            .map(|(_, heard)| heard.data.as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(texts, sent);
+        assert!(account.disorder.is_empty(), "{:?}", account.disorder);
+        assert!(account.sessions < 30, "{} sessions", account.sessions);
+    });
+    broker.expect("three records to be reported as lost", SOON, |account| {
+        let events = account.records.iter().filter(|((stream, _), heard)| stream == "event" && heard.acknowledged > 0);
+        let lost = events.map(|(_, heard)| &heard.data).filter(|data| {
+            data["reason"] == "refused" && data["detail"].as_str().is_some_and(|detail| detail.contains("ended each"))
+        });
+        lost.map(|gap| gap["count"].as_u64().unwrap()).sum::<u64>() == 3
+    });
+    let link = sidecar.status()["link"].clone();
+    assert_eq!(link["refusals"]["connection-ended"], 3, "{link}");
+}
+
+#[test]
+fn a_link_that_breaks_again_and_again_never_costs_a_record() {
+    let script = Script {
+        opening: |_, _| Opening::Accept,
+        reply: |_, rng| if rng.u8(..16) == 0 { Reply::Drop } else { Reply::Ack },
+    };
+    let broker = FakeBroker::start(script, seed());
+    let mut home = Home::new([broker.url()]);
+    home.mqtt = "inflight = 4".to_owned();
+    let sidecar = Sidecar::start(home);
+    let sent: Vec<String> = (0..100).map(|number| format!("record {number}")).collect();
+    sidecar.publish_lines("orders", &sent);
+    let ledger = sidecar.expect_drained(STREAM);
+    assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&100.into(), &0.into()), "{ledger}");
+}
