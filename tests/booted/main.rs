@@ -18,6 +18,7 @@ mod heartbeat;
 mod logs;
 mod managed;
 mod package;
+mod readme;
 mod reload;
 mod reports;
 mod sandbox;

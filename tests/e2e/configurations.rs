@@ -23,9 +23,42 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
 fn no_configuration_in_the_readme_is_wrong() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let blocks = blocks(&page, "toml");
-    assert!(!blocks.is_empty(), "the README shows no configuration");
-    for block in blocks {
-        assert_right("README.md", &block);
+    let (first, more) = blocks.split_first().expect("the README shows a configuration");
+    assert_right("README.md", first);
+    // The others add to it: they speak of what is in there.
+    for block in more {
+        let home = Home::new(["mqtt://127.0.0.1:1"]);
+        let path = home.path("gateway.toml");
+        fs::write(&path, first).unwrap();
+        fs::create_dir(home.path("gateway.toml.d")).unwrap();
+        fs::write(home.path("gateway.toml.d/more.toml"), block).unwrap();
+        let checked = home.run(&["check", "--config", path.to_str().unwrap()], b"");
+        assert_eq!(checked.status.code(), Some(0), "{block}\n{}", String::from_utf8_lossy(&checked.stderr));
+    }
+}
+
+#[test]
+fn no_message_in_the_readme_is_one_that_pillion_never_says() {
+    fn sources(folder: &Path, text: &mut String) {
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match entry.is_dir() {
+                true => sources(&entry, text),
+                false => text.push_str(&fs::read_to_string(&entry).unwrap()),
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut said = String::new();
+    sources(&root.join("src"), &mut said);
+    // Long texts go on in the next line.
+    let said = said.replace("\\\n", "\n").split_whitespace().collect::<Vec<_>>().join(" ");
+    let page = fs::read_to_string(root.join("README.md")).unwrap();
+    let table = page.split("| what you see |").nth(1).expect("the table of what you see");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let messages = rows.map(|row| row.split('`').nth(1).expect("a message in each row")).collect::<Vec<_>>();
+    assert!(messages.len() >= 8, "{messages:?}");
+    for message in messages.iter().filter(|message| !message.starts_with('"')) {
+        assert!(said.contains(message), "nothing in src/ says {message:?}");
     }
 }
 
