@@ -22,7 +22,7 @@
 //! | 3 | [`ingest`] · [`publish`] · [`listen`] · [`dispatch`] · [`inbox`] · [`settings`] · [`neighbours`] · [`logs`] · [`accompany`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
 //! | 2 | [`device`] · [`spool`] · [`mqtt`] · [`app`] · [`host`] · [`api`] | one room per thing in the world: devices, disk, broker, application, machine, local clients |
 //! | 1 | [`frame`] · [`inflight`] · [`backoff`] · [`pace`] · [`threshold`] · [`homeassistant`] · [`disk`] | pure state machines: no I/O, no clock of their own; and the file system as a trait |
-//! | 0 | [`record`] · [`command`] · [`inbound`] · [`outcome`] · [`stats`] · [`pulse`] · [`logline`] · [`config`] · [`roster`] | the vocabulary |
+//! | 0 | [`record`] · [`command`] · [`inbound`] · [`network`] · [`outcome`] · [`stats`] · [`pulse`] · [`logline`] · [`config`] · [`roster`] | the vocabulary |
 //!
 //! Where to go for a change: a new framing is a file in [`frame`]; a new kind of device a file in [`device`]; what is on
 //! disk is described at the head of [`spool`]; what goes to the broker, and how a PUBACK finds its record, at the head of
@@ -36,6 +36,7 @@ pub mod logline;
 // A command's answer is encoded as a record is.
 pub mod command;
 pub mod inbound;
+pub mod network;
 pub mod outcome;
 pub mod stats;
 // The configuration speaks of payloads, which are explained in `record`.

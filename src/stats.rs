@@ -6,6 +6,7 @@
 
 mod app;
 mod host;
+mod link;
 mod logs;
 mod reload;
 
@@ -14,7 +15,7 @@ pub use host::{
     ClockSync, DiskSpace, Facts, FlashWear, HostStatus, Hundredths, Interface, Load, Memory, Os, Power, Pressure,
     SpareBlocks, Stall, Temperature,
 };
-
+pub use link::{ServerState, ServerStatus};
 pub use logs::{LogsState, LogsStatus};
 pub use reload::{ConfigurationStatus, MOST_PROBLEMS, ReloadOutcome, ReloadRequest, ReloadStatus};
 
@@ -99,7 +100,7 @@ pub enum LinkState {
     Connecting,
     /// CONNACK has arrived; records flow.
     Connected,
-    /// Stopping: what is in flight is being finished.
+    /// Stopping, or about to move to a better server: what is in flight is being finished.
     Draining,
 }
 
@@ -111,6 +112,9 @@ pub struct LinkStatus {
     /// The server that is connected or was tried last, as configured, without credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
+    /// All servers, in the order of the configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<ServerStatus>,
     /// Why it is not connected, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -8,9 +8,10 @@ use pillion::host;
 use pillion::inbound::{Delivered, Settings};
 use pillion::listen::alive::Alive;
 use pillion::listen::{Listener, Outlets, Wiring};
+use pillion::network::Network;
 use pillion::pulse::Heart;
 use pillion::record::Submission;
-use pillion::stats::{LinkState, SessionStatus};
+use pillion::stats::{LinkState, LinkStatus, SessionStatus};
 use rumqttc::QoS;
 use rumqttc::mqttbytes::Error as Incomplete;
 use rumqttc::mqttbytes::v4::{
@@ -125,6 +126,7 @@ impl Rig {
             keep_alive: Duration::from_secs(30),
             inflight: 128,
             ack_timeout: Duration::from_secs(20),
+            fall_back: None,
             max_payload: 256 * 1024,
             backfill_rate: 0,
         };
@@ -144,6 +146,8 @@ impl Rig {
             },
             submissions,
             status: status_in,
+            link: watch::channel(LinkStatus::default()).1,
+            network: Network::still(),
             clock: host::now,
             pulse: heart.pulse("listen"),
             stop: stopped,

@@ -22,7 +22,7 @@ mod logs;
 
 use crate::stats::{
     ApiStatus, AppStatus, CommandsStatus, DeviceState, DeviceStatus, HealthState, Hundredths, InboxStatus, LinkState,
-    LinkStatus, Outcomes, SettingsStatus, Status, StreamStatus,
+    LinkStatus, Outcomes, ServerState, ServerStatus, SettingsStatus, Status, StreamStatus,
 };
 use std::fmt;
 
@@ -108,6 +108,27 @@ const LINK: [Family<LinkStatus>; 12] = [
     }),
     counter("pillion_link_ack_timeouts", "Connections given up for want of an acknowledgement.", |link| {
         Some(Value::Count(link.ack_timeouts))
+    }),
+];
+
+const SERVERS: [Family<ServerStatus>; 6] = [
+    gauge("pillion_server_up", "Whether this server is the one that is connected.", |server| {
+        Some(Value::Flag(server.state == ServerState::Connected))
+    }),
+    gauge("pillion_server_since_timestamp_seconds", "When this server came into its state.", |server| {
+        Some(Value::Millis(server.since_ms))
+    }),
+    counter("pillion_server_connects", "Connections that this server accepted.", |server| {
+        Some(Value::Count(server.connects))
+    }),
+    counter("pillion_server_failures", "Tries that came to nothing, and connections that were lost.", |server| {
+        Some(Value::Count(server.failures))
+    }),
+    gauge("pillion_server_last_failure_timestamp_seconds", "When the latest of them was.", |server| {
+        server.last_error_ms.map(Value::Millis)
+    }),
+    gauge("pillion_server_exposed", "Whether this server is remote and spoken to without TLS.", |server| {
+        Some(Value::Flag(server.warning.is_some()))
     }),
 ];
 
@@ -323,6 +344,9 @@ pub(super) fn render(status: &Status) -> String {
     out.family(&SERVER, server.map(|server| (vec![("server", server)], &())));
     out.link_state(status.link.state);
     out.families(&LINK, || [(vec![], &status.link)]);
+    out.families(&SERVERS, || {
+        status.link.servers.iter().map(|server| (vec![("server", server.server.as_str())], server))
+    });
     let failures = &status.link.tls_failures;
     out.family(&TLS, failures.iter().map(|(reason, count)| (vec![("reason", reason.as_str())], count)));
     let refusals = &status.link.refusals;

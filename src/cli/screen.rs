@@ -9,7 +9,7 @@ mod app;
 use super::quantity::{bytes, duration, number, number_in};
 use crate::stats::{
     ClockSync, CommandsStatus, DeviceState, DeviceStatus, HealthState, HostStatus, Interface, LinkState, LinkStatus,
-    LogsState, LogsStatus, Outcomes, ReloadOutcome, Status, StreamStatus,
+    LogsState, LogsStatus, Outcomes, ReloadOutcome, ServerState, ServerStatus, Status, StreamStatus,
 };
 use std::fmt::Write as _;
 
@@ -136,6 +136,32 @@ impl Screen {
         }
         for notice in &link.notices {
             self.item(&margin, notice);
+        }
+        if link.servers.len() > 1 {
+            for server in &link.servers {
+                let line = self.server(server);
+                self.item(&format!("{margin}- "), &line);
+            }
+        }
+        for warning in link.servers.iter().filter_map(|server| server.warning.as_ref()) {
+            self.note("warning: ", warning, Colour::Uncertain);
+        }
+    }
+
+    fn server(&self, server: &ServerStatus) -> String {
+        let name = clean(&server.server);
+        let since = self.since(server.since_ms);
+        let state = match server.state {
+            ServerState::Untried => return format!("{name} not tried yet"),
+            ServerState::Connecting => format!("connecting for {since}"),
+            ServerState::Connected => format!("connected for {since}"),
+            ServerState::Failed => format!("failed {since} ago"),
+            ServerState::Left => format!("left {since} ago, it was well"),
+        };
+        let counts = format!("{}, {}", plural(server.connects, "connect"), plural(server.failures, "failure"));
+        match &server.last_error {
+            Some(error) if server.state != ServerState::Connected => format!("{name} {state}, {counts}: {error}"),
+            _ => format!("{name} {state}, {counts}"),
         }
     }
 
@@ -606,6 +632,43 @@ a-name-of-a-device-of-32-letters
 host      cm4, boot 1a2b3c4d, pillion uses 4.1 MiB
 ";
         assert_eq!(render(&degraded(), PLAIN, NOW_MS), expected);
+    }
+
+    #[test]
+    fn a_server_that_failed_never_hides_behind_the_one_that_is_connected() {
+        let mut status = healthy();
+        let server = |server: &str, state, connects, failures| ServerStatus {
+            server: server.into(),
+            state,
+            since_ms: NOW_MS - 300_000,
+            connects,
+            failures,
+            ..ServerStatus::default()
+        };
+        status.link.servers = vec![
+            ServerStatus {
+                last_error: Some("connection refused (os error 111)".into()),
+                ..server("mqtts://first.example:8883", ServerState::Failed, 1, 3)
+            },
+            ServerStatus {
+                warning: Some("plain MQTT to a remote host".into()),
+                ..server("mqtt://broker.example:1883", ServerState::Connected, 1, 0)
+            },
+            server("mqtts://third.example:8883", ServerState::Untried, 0, 0),
+        ];
+        let expected = "\
+link      connected to mqtt://broker.example:1883 for 2d 7h
+          12 in flight, 1,235,012 acknowledged, 3 repeated, 1 connect
+          - mqtts://first.example:8883 failed 5m 0s ago, 1 connect, 3 failures:
+            connection refused (os error 111)
+          - mqtt://broker.example:1883 connected for 5m 0s, 1 connect, 0
+            failures
+          - mqtts://third.example:8883 not tried yet
+          warning: plain MQTT to a remote host
+
+stream";
+        let screen = render(&status, PLAIN, NOW_MS);
+        assert!(screen.contains(expected), "{screen}");
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl Config {
         out.text("keep_alive", &duration_text(mqtt.keep_alive));
         out.plain("inflight", mqtt.inflight);
         out.text("ack_timeout", &duration_text(mqtt.ack_timeout));
+        out.text("fall_back", &mqtt.fall_back.map_or_else(|| "off".to_owned(), duration_text));
         out.text("max_payload", &size_text(u64::try_from(mqtt.max_payload).unwrap_or(u64::MAX)));
         out.plain("backfill_rate", mqtt.backfill_rate);
     }

@@ -56,6 +56,7 @@ pub(super) const MQTT: Schema = Schema {
         "keep_alive",
         "inflight",
         "ack_timeout",
+        "fall_back",
         "max_payload",
         "backfill_rate",
     ],

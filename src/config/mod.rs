@@ -190,6 +190,8 @@ pub struct Mqtt {
     pub inflight: u16,
     /// The connection is given up when an acknowledgement takes longer (default 20 s).
     pub ack_timeout: Duration,
+    /// How often a better server than the present one is looked at, 1 s to a day; `None`: never (default 5 min).
+    pub fall_back: Option<Duration>,
     /// The largest message in bytes, envelope included, topic and header not (default 256 KiB).
     pub max_payload: usize,
     /// Records per second of what was accepted before the present connection, 0 to 1,000,000; 0, the default, for no

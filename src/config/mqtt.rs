@@ -16,6 +16,7 @@ const LONGEST_PREFIX: usize = 1024;
 const MOST_SERVERS: usize = 64;
 const MOST_PROTOCOLS: usize = 8;
 const HOUR: Duration = Duration::from_secs(3600);
+const FALL_BACK: Duration = Duration::from_secs(300);
 
 /// Reads the section. `instance` is already checked.
 pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, context: &Context<'_>, instance: &str) -> Mqtt {
@@ -51,6 +52,7 @@ pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, context: &Contex
         ack_timeout: section
             .read(report, "ack_timeout", |value| values::duration(value, seconds(1, HOUR.as_secs()), "20s"))
             .unwrap_or(Duration::from_secs(20)),
+        fall_back: section.read(report, "fall_back", fall_back).unwrap_or(Some(FALL_BACK)),
         max_payload: section.read(report, "max_payload", max_payload).unwrap_or(256 << 10),
         backfill_rate: section
             .read(report, "backfill_rate", |value| {
@@ -77,6 +79,15 @@ fn keep_alive(value: &Value) -> Result<Duration, String> {
         }
         whole => Ok(whole),
     }
+}
+
+fn fall_back(value: &Value) -> Result<Option<Duration>, String> {
+    if values::text(value).is_ok_and(|text| text == "off") {
+        return Ok(None);
+    }
+    values::duration(value, Duration::from_secs(1)..=24 * HOUR, "5m")
+        .map(Some)
+        .map_err(|problem| format!("{problem}, or \"off\""))
 }
 
 fn max_payload(value: &Value) -> Result<usize, String> {
@@ -108,8 +119,8 @@ fn servers(section: &Section<'_>, report: &mut Report<'_>) -> Vec<Server> {
         let key = format!("{}[{index}]", section.key("servers"));
         match values::text(value).and_then(server) {
             Ok(server) => {
-                if !server.tls && !is_loopback(&server.host) {
-                    report.warning(*place, key, plain_warning(&server));
+                if let Some(warning) = server.warning() {
+                    report.warning(*place, key, warning);
                 }
                 servers.push(server);
             }
@@ -119,12 +130,18 @@ fn servers(section: &Section<'_>, report: &mut Report<'_>) -> Vec<Server> {
     if servers.is_empty() { default() } else { servers }
 }
 
-fn plain_warning(server: &Server) -> String {
-    format!(
-        "plain MQTT to a remote host: all that goes to {} and comes back, the password too, can be read and changed \
-         on the way; write mqtts:// for TLS, or use it only on a network that you trust",
-        server.host
-    )
+impl Server {
+    /// What is to be said of an address that is not local and has no TLS.
+    pub fn warning(&self) -> Option<String> {
+        let is_exposed = !self.tls && !is_loopback(&self.host);
+        is_exposed.then(|| {
+            format!(
+                "plain MQTT to a remote host: all that goes to {} and comes back, the password too, can be read and \
+                 changed on the way; write mqtts:// for TLS, or use it only on a network that you trust",
+                self.host
+            )
+        })
+    }
 }
 
 /// Reads `mqtt://host[:port]`. No message repeats what may be a password.

@@ -375,11 +375,18 @@ const WRONG: &[(&str, &str)] = &[
          password_file",
     ),
     (
-        "[mqtt]\nkeep_alive = \"1500ms\"\nack_timeout = \"100ms\"\ninflight = 70000\nmax_payload = \"16MiB\"",
+        "[mqtt]\nkeep_alive = \"1500ms\"\nack_timeout = \"100ms\"\ninflight = 70000\nmax_payload = \"16MiB\"\n\
+         fall_back = \"never\"",
         "2:14: mqtt.keep_alive: \"1500ms\" is not in whole seconds, which is all that MQTT knows; write \"1s\"\n\
          3:15: mqtt.ack_timeout: \"100ms\" is out of range; give \"1s\" to \"1h\"\n\
          4:12: mqtt.inflight: 70000 is out of range; give 1 to 65535, such as 128\n\
-         5:15: mqtt.max_payload: \"16MiB\" is out of range; give \"1KiB\" to \"8MiB\"",
+         5:15: mqtt.max_payload: \"16MiB\" is out of range; give \"1KiB\" to \"8MiB\"\n\
+         6:13: mqtt.fall_back: \"never\" is not a duration; give one whole number and one unit (ms, s, m, h, d), such as \
+         \"5m\", or \"off\"",
+    ),
+    (
+        "[mqtt]\nfall_back = \"500ms\"",
+        "2:13: mqtt.fall_back: \"500ms\" is out of range; give \"1s\" to \"1d\", or \"off\"",
     ),
     // Values that don't go together.
     (
@@ -944,7 +951,8 @@ fn valid() -> impl Strategy<Value = String> {
         |(inflight, keep_alive, ack, payload, rate, prefix)| {
             format!(
                 "[mqtt]\nservers = [\"mqtt://h{inflight}:{inflight}\"]\ninflight = {inflight}\nkeep_alive = \
-                 \"{keep_alive}s\"\nack_timeout = \"{ack}ms\"\nmax_payload = \"{payload}KiB\"\nbackfill_rate = \
+                 \"{keep_alive}s\"\nack_timeout = \"{ack}ms\"\nfall_back = \"{ack}ms\"\nmax_payload = \
+                 \"{payload}KiB\"\nbackfill_rate = \
                  {rate}\ntopic_prefix = \"{prefix}/{{host}}\"\nusername = \"\\\"{prefix}\\\\\"\n"
             )
         },

@@ -6,9 +6,10 @@ use crate::command::Request;
 use crate::config::Mqtt;
 use crate::host;
 use crate::listen::{self, Listener, Outlets, alive};
+use crate::network::Network;
 use crate::pulse::Heart;
 use crate::record::Submission;
-use crate::stats::SessionStatus;
+use crate::stats::{LinkStatus, SessionStatus};
 use std::path::PathBuf;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -22,6 +23,8 @@ pub(super) struct Ground {
     pub(super) commands: mpsc::Sender<Request>,
     pub(super) submissions: mpsc::Sender<Submission>,
     pub(super) status: watch::Sender<SessionStatus>,
+    pub(super) link: watch::Receiver<LinkStatus>,
+    pub(super) network: Network,
     pub(super) runtime_dir: PathBuf,
     pub(super) heart: Heart,
 }
@@ -45,7 +48,7 @@ impl Listening {
 
     /// Starts it, if it is needed. `password` is what `mqtt.password_file` holds.
     pub(super) fn start(&mut self, mqtt: &Mqtt, password: Option<&String>, takes_commands: bool) {
-        let Ground { commands, submissions, status, runtime_dir, heart, .. } = &self.ground;
+        let Ground { commands, submissions, status, link, network, runtime_dir, heart, .. } = &self.ground;
         let outlets = Outlets { devices: takes_commands.then(|| commands.clone()), ..self.ground.outlets.clone() };
         if !outlets.are_needed() {
             status.send_replace(SessionStatus::default());
@@ -57,6 +60,8 @@ impl Listening {
             outlets,
             submissions: submissions.clone(),
             status: status.clone(),
+            link: link.clone(),
+            network: network.clone(),
             clock: host::now,
             pulse: heart.pulse("listen"),
             stop: stopped,

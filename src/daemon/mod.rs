@@ -31,6 +31,7 @@ use crate::health::{self, Identity};
 use crate::host;
 use crate::ingest;
 use crate::logs;
+use crate::network::{Changes, Network};
 use crate::publish::{self, Farewell, Publisher};
 use crate::pulse::Heart;
 use crate::record::{StreamId, Submission};
@@ -200,6 +201,13 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
         Err(error) => tracing::error!("there is no local API: {error}"),
     }
 
+    let (changes, changed) = watch::channel(Changes::default());
+    let network = Network::new(changed, host::is_ours);
+    let (pulse, stop) = (heart.pulse("network"), sources_stop.clone());
+    sources.spawn(async move {
+        host::netlink::watch(changes, pulse, stop).await;
+        "network"
+    });
     let (link, link_shown) = watch::channel(LinkStatus { since_ms: host::now().wall_ms, ..LinkStatus::default() });
     let (app, app_shown) = watch::channel(AppStatus::default());
     let ground = devices::Ground {
@@ -252,6 +260,8 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
         commands,
         submissions: submissions.clone(),
         status: session,
+        link: link_shown.clone(),
+        network: network.clone(),
         runtime_dir: config.runtime_dir.clone(),
         heart: heart.clone(),
     };
@@ -308,6 +318,7 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
             retained: retained_shown,
             announcements,
             status: link,
+            network,
             clock: host::now,
             pulse: heart.pulse("publish"),
             leave: leaves,

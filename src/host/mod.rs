@@ -7,6 +7,7 @@
 //! is theirs in the tests, and read through `read`, which bounds everything.
 
 mod facts;
+pub mod netlink;
 mod network;
 mod read;
 mod sensors;
@@ -15,7 +16,7 @@ mod state;
 mod tests;
 
 pub use facts::facts;
-pub use network::Addresses;
+pub use network::{Addresses, is_ours};
 pub use state::Sources;
 
 use crate::record::{ClockQuality, Timestamp};

@@ -22,6 +22,12 @@ pub fn addresses() -> Vec<(String, IpAddr)> {
     interfaces.into_iter().map(|interface| (interface.name.clone(), interface.ip())).collect()
 }
 
+/// Whether this address is one of this machine's now. Where that can't be known it is.
+pub fn is_ours(address: IpAddr) -> bool {
+    let addresses = addresses();
+    addresses.is_empty() || addresses.iter().any(|(_, ours)| *ours == address)
+}
+
 pub(super) fn interfaces(root: &Path, addresses: &[(String, IpAddr)]) -> BTreeMap<String, Interface> {
     let folder = root.join("sys/class/net");
     let mut interfaces = BTreeMap::new();

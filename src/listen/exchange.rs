@@ -1,15 +1,18 @@
 //! The listen flow while it is connected: subscriptions out, messages in, acknowledgements out.
 //!
-//! When all that the configuration store needs has come (a *round*): retained messages come with the subscription, but how
-//! many of them nobody says. So a ping is sent when everything that came is acknowledged, two seconds after the SUBACK or
-//! later; if it comes back without a message in between, nothing is left (see [`super::waiting`]). A broker that had much
-//! else to send may have dropped some of it for want of room in its queue: then it is asked for all keys once more.
+//! When all that the configuration store needs has come (a *round*): retained messages come with the subscription, but
+//! how many of them nobody says. So a ping is sent when everything that came is acknowledged, two seconds after the
+//! SUBACK or later; if it comes back without a message in between, nothing is left (see [`super::waiting`]). A broker
+//! that had much else to send may have dropped some of it for want of room in its queue: then it is asked for all keys
+//! once more.
 
 use super::filters::Receiver;
 use super::waiting::Waiting;
 use super::{GOODBYE, Listener, Lost, Outlets, SOUND};
 use crate::command::{MAX_COMMAND, Origin, Request};
 use crate::inbound::{Delivered, Settings};
+use crate::mqtt::dial::{MOVE, Sight, UPROOTED};
+use crate::mqtt::keep_alive::{Due, KeepAlive};
 use crate::mqtt::{Connection, Delivery, LinkError, Received};
 use crate::stats::LinkState;
 use std::collections::VecDeque;
@@ -20,8 +23,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// How long the broker may take to read what we send.
 const WRITE_TIME: Duration = Duration::from_secs(20);
-/// A broker sends what is not acknowledged again on the next connection only. That long after the first such message it is
-/// made.
+/// A broker sends what is not acknowledged again on the next connection only. That long after the first such message it
+/// is made.
 const COME_AGAIN: Duration = Duration::from_secs(30);
 /// Messages in a round that are no retained keys. No broker's queue is so short that it drops something for them:
 /// mosquitto's has 1,000 places.
@@ -34,8 +37,8 @@ struct Talk {
     server: String,
     remembered: bool,
     waiting: Waiting,
-    /// Packets that are not acknowledged, in the order in which they came. Bounded by the channels of the flows and what
-    /// they work on.
+    /// Packets that are not acknowledged, in the order in which they came. Bounded by the channels of the flows and
+    /// what they work on.
     unsettled: VecDeque<(u16, oneshot::Receiver<()>)>,
     /// What the flow that it is for has no room for. Nothing is read meanwhile.
     stalled: VecDeque<Parcel>,
@@ -44,7 +47,11 @@ struct Talk {
     rounds: u32,
     /// When the connection is to be ended, for something has to come again.
     come_again: Option<Instant>,
-    heard: bool,
+    keep_alive: KeepAlive,
+    /// The address of this end has gone, and the broker was asked whether it is still there.
+    uprooted: bool,
+    /// The server that is moved to, and until when acknowledgements are waited for.
+    moving: Option<(usize, Instant)>,
     subscribed: bool,
     /// What the broker has said of the connection.
     notices: Vec<String>,
@@ -119,6 +126,12 @@ impl Talk {
         self.hand_over(outlets);
     }
 
+    /// The broker has spoken.
+    fn heard(&mut self) {
+        self.keep_alive.heard();
+        self.uprooted = false;
+    }
+
     fn caught_up(&mut self, now_ms: u64) {
         self.waiting.caught_up(now_ms);
         if let Some(waiting) = self.waiting_of_round() {
@@ -156,7 +169,7 @@ impl Listener {
     /// From CONNACK to the end of the connection, which it returns the reason of.
     pub(super) async fn listen(&mut self, mut connection: Connection) -> Lost {
         let (began, now_ms) = (Instant::now(), self.now_ms());
-        let server = self.mqtt.servers.get(self.server).map(ToString::to_string).unwrap_or_default();
+        let server = self.dialer.at().0.map(ToString::to_string).unwrap_or_default();
         let waiting = Waiting::connected(connection.session_present(), self.alive.since(&server), now_ms);
         let mut talk = Talk {
             server,
@@ -167,7 +180,9 @@ impl Listener {
             round: None,
             rounds: 0,
             come_again: None,
-            heard: true,
+            keep_alive: KeepAlive::new(connection.terms().keep_alive, began),
+            uprooted: false,
+            moving: None,
             subscribed: false,
             notices: connection.terms().notices.clone(),
         };
@@ -186,9 +201,10 @@ impl Listener {
         if began.elapsed() >= SOUND {
             self.given_up = 0;
         }
-        if matches!(lost, Lost::Stop) {
+        if matches!(lost, Lost::Stop | Lost::Move { .. }) {
             let _ = timeout(GOODBYE, connection.disconnect()).await;
-        } else {
+        }
+        if !matches!(lost, Lost::Stop) {
             // Messages are not acknowledged any more, and come again.
             talk.stalled.clear();
             self.tell_lost(&mut talk).await;
@@ -222,9 +238,13 @@ impl Listener {
             self.subscribe(receiver, connection, talk).await?;
         }
         flush(connection).await?;
-        let patience = connection.terms().keep_alive;
-        let mut keep_alive = Instant::now() + patience;
+        let address = connection.local_address();
         loop {
+            if let Some((to, until)) = talk.moving
+                && ((talk.unsettled.is_empty() && talk.stalled.is_empty()) || Instant::now() >= until)
+            {
+                return Err(Lost::Move { to });
+            }
             if talk.unsettled.is_empty() && talk.stalled.is_empty() {
                 match connection.receive_ready().await {
                     Some(received) => {
@@ -239,10 +259,12 @@ impl Listener {
                 flush(connection).await?;
             }
             let probe = talk.probe_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(self.now_ms())));
-            let alarm = probe.map_or(keep_alive, |probe| keep_alive.min(Instant::now() + probe));
-            let alarm = talk.come_again.map_or(alarm, |at| alarm.min(at));
+            let probe = probe.map(|probe| Instant::now() + probe);
+            let others = [probe, talk.come_again, talk.moving.map(|(_, until)| until)];
+            let alarm = others.into_iter().flatten().fold(talk.keep_alive.due(), Instant::min);
+            let reads = talk.stalled.is_empty() && talk.moving.is_none();
             tokio::select! {
-                received = connection.receive(), if talk.stalled.is_empty() => self.receive(received?, talk)?,
+                received = connection.receive(), if reads => self.receive(received?, talk)?,
                 open = self.wiring.outlets.room(talk.stalled.front()), if !talk.stalled.is_empty() => {
                     // The other flows end when pillion stops; then nothing is acknowledged any more.
                     if !open {
@@ -257,21 +279,39 @@ impl Listener {
                     if talk.come_again.is_some_and(|at| Instant::now() >= at) {
                         return Err(Lost::ComeAgain);
                     }
-                    if Instant::now() >= keep_alive {
-                        // What we don't read we can't hear.
-                        if !std::mem::take(&mut talk.heard) && talk.stalled.is_empty() {
-                            return Err(Lost::KeepAlive);
-                        }
-                        keep_alive = Instant::now() + patience;
+                    if talk.moving.is_some() {
+                        continue;
                     }
-                    connection.ping().await?;
-                    flush(connection).await?;
-                    talk.pinged();
+                    // What we don't read we can't hear.
+                    if !reads {
+                        talk.heard();
+                    }
+                    match talk.keep_alive.look(Instant::now()) {
+                        Some(Due::End) if talk.uprooted => return Err(Lost::Uprooted),
+                        Some(Due::End) => return Err(Lost::KeepAlive),
+                        Some(Due::Ping) | None => {}
+                    }
+                    self.ping(connection, talk).await?;
                 }
+                sight = self.dialer.look_around(address), if talk.moving.is_none() => match sight {
+                    Sight::Better(to) => talk.moving = Some((to, Instant::now() + MOVE)),
+                    Sight::Uprooted => {
+                        talk.uprooted = true;
+                        talk.keep_alive.test(Instant::now(), UPROOTED);
+                        self.ping(connection, talk).await?;
+                    }
+                },
                 () = self.wiring.pulse.answer() => {}
                 _ = self.wiring.stop.changed() => return Ok(()),
             }
         }
+    }
+
+    async fn ping(&mut self, connection: &mut Connection, talk: &mut Talk) -> Result<(), Lost> {
+        connection.ping().await?;
+        flush(connection).await?;
+        talk.pinged();
+        Ok(())
     }
 
     /// Asks for one filter. What comes from now on may be an answer to it.
@@ -304,7 +344,7 @@ impl Listener {
     }
 
     fn receive(&mut self, received: Received, talk: &mut Talk) -> Result<(), Lost> {
-        talk.heard = true;
+        talk.heard();
         let now_ms = self.now_ms();
         match received {
             Received::Delivered(delivery) => self.deliver(delivery, talk, now_ms),
@@ -334,7 +374,7 @@ impl Listener {
             return Err(Lost::Denied(denied.join(" and ")));
         }
         talk.subscribed = true;
-        self.backoff.reset();
+        self.dialer.proved();
         let since_ms = (self.wiring.clock)().wall_ms;
         let set_aside = self.filters.set_aside();
         let notices = std::mem::take(&mut talk.notices);

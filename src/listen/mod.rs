@@ -1,9 +1,9 @@
-//! The listen flow: what the broker sends us, in a session of its own that the broker keeps while we are away: commands for
-//! devices, messages for the application, its configuration, and what other gateways say of themselves.
+//! The listen flow: what the broker sends us, in a session of its own that the broker keeps while we are away: commands
+//! for devices, messages for the application, its configuration, and what other gateways say of themselves.
 //!
-//! Constraints: a message is acknowledged only when the flow that it is for says that it need not come again, in the order
-//! in which they came (MQTT 3.1.1 section 4.6). Nothing is read while that flow is full: what waits then waits at the
-//! broker. At rest nothing wakes this task but the keep-alive.
+//! Constraints: a message is acknowledged only when the flow that it is for says that it need not come again, in the
+//! order in which they came (MQTT 3.1.1 section 4.6). Nothing is read while that flow is full: what waits then waits at
+//! the broker. At rest nothing wakes this task but the keep-alive.
 //!
 //! States, as in the publish flow, with the subscriptions in the place of the records; `Connected` is when the broker
 //! has answered all of them, and granted one:
@@ -15,10 +15,13 @@
 //!      └─────────────────────┴──────────────────────────┘
 //! ```
 //!
+//! It is at the server where the publish flow is, once that is connected, and moves there when that moves: see
+//! [`crate::mqtt::dial`].
+//!
 //! A message that can't be taken off the wire (too large, or no MQTT) ends the connection, and the broker would send it
 //! again on the next one, for ever. So when that happens twice in a row, the session is given up with everything in it,
-//! which is counted and announced. If it happens again soon, such a message is retained, and comes with the subscription:
-//! then one filter after the other is set aside, and tried again a day later.
+//! which is counted and announced. If it happens again soon, such a message is retained, and comes with the
+//! subscription: then one filter after the other is set aside, and tried again a day later.
 //!
 //! [`filters`] knows what is subscribed to and whom a message is for, [`waiting`] how old a command may be, [`alive`]
 //! remembers what that takes over a restart, `exchange` is one connection.
@@ -28,23 +31,21 @@ mod exchange;
 pub mod filters;
 pub mod waiting;
 
-use crate::backoff::Backoff;
 use crate::command::Request;
-use crate::config::Mqtt;
+use crate::config::{Mqtt, Server};
 use crate::inbound::{Delivered, Settings};
-use crate::mqtt::tls::Setup;
+use crate::mqtt::dial::{Dialer, News};
 use crate::mqtt::{Connection, LinkError, Purpose, Session};
+use crate::network::Network;
 use crate::pulse::Pulse;
 use crate::record::{Clock, Durability, Encoding, Record, StreamId, Submission};
-use crate::stats::{LinkState, SessionStatus};
+use crate::stats::{LinkState, LinkStatus, SessionStatus};
 use alive::Alive;
 use filters::{Filters, Receiver};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
-/// Delays between tries, once every server has been tried.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// How long saying good-bye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Connections in a row that end in something unreadable before the session is given up.
@@ -91,6 +92,10 @@ pub struct Wiring {
     pub submissions: mpsc::Sender<Submission>,
     /// Where the session's state is shown. Receivers are woken by a change of state only.
     pub status: watch::Sender<SessionStatus>,
+    /// Where the connection for records stands: this one follows it to its server.
+    pub link: watch::Receiver<LinkStatus>,
+    /// Hints that the network has changed.
+    pub network: Network,
     /// Time stamps.
     pub clock: Clock,
     /// Proof of progress.
@@ -106,25 +111,25 @@ enum Lost {
     Link(#[from] LinkError),
     #[error("the broker does not allow to subscribe to {0}; allow that in the broker's access control")]
     Denied(String),
-    #[error("no answer to a ping within mqtt.keep_alive")]
+    #[error("no answer to a ping within half of mqtt.keep_alive")]
     KeepAlive,
+    #[error("the address that it was made from has gone from this machine, and the broker does not answer")]
+    Uprooted,
     #[error("messages could not be kept, and have to come again")]
     ComeAgain,
+    #[error("the connection for records is at another server")]
+    Move { to: usize },
     #[error("pillion is stopping")]
     Stop,
 }
 
 /// The listen flow.
 pub struct Listener {
-    mqtt: Mqtt,
     session: Session,
-    tls: Setup,
     filters: Filters,
     alive: Alive,
     wiring: Wiring,
-    backoff: Backoff,
-    /// Index into `mqtt.servers` of the next one to be tried.
-    server: usize,
+    dialer: Dialer,
     /// Connections in a row that ended in something unreadable.
     unreadable: u32,
     /// Sessions in a row that were given up, with no sound connection between.
@@ -146,50 +151,44 @@ impl Listener {
         };
         let neighbours = wiring.outlets.neighbours.as_ref().map_or("", |(filter, _)| filter.as_str());
         let filters = Filters::new(&mqtt.topic_prefix, neighbours, &wiring.outlets.receivers());
-        let backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let tls = Setup::new(mqtt.tls.clone(), wiring.clock);
-        let (server, unreadable, given_up, try_again) = (0, 0, 0, None);
-        Listener { mqtt, session, tls, filters, alive, wiring, backoff, server, unreadable, given_up, try_again }
+        let dialer = Dialer::new(&mqtt, wiring.clock, wiring.network.clone(), Some(wiring.link.clone()));
+        let (unreadable, given_up, try_again) = (0, 0, None);
+        Listener { session, filters, alive, wiring, dialer, unreadable, given_up, try_again }
     }
 
     /// Runs until `stop` is set.
     pub async fn run(mut self) {
         while !*self.wiring.stop.borrow() {
             let clean = self.unreadable >= PATIENCE;
-            let Some(opened) = self.connect(clean).await else { return };
-            let lost = match opened {
-                Ok(connection) if clean => match self.give_up_session(connection).await {
-                    Ok(()) => continue,
+            self.session.purpose = Purpose::Commands { clean };
+            let Wiring { status, clock, pulse, stop, .. } = &mut self.wiring;
+            let tell = |server: &Server, _, news: News<'_>| match news {
+                News::Trying => trying(status, server),
+                News::Failed(error) => failed(status, server, error.to_string(), clock().wall_ms),
+            };
+            let Some(connection) = self.dialer.dial(&self.session, pulse, stop, tell).await else { return };
+            let lost = match clean {
+                true => match self.give_up_session(connection).await {
+                    Ok(()) => {
+                        self.dialer.again();
+                        continue;
+                    }
                     Err(lost) => lost,
                 },
-                Ok(connection) => self.listen(connection).await,
-                Err(error) => error.into(),
+                false => self.listen(connection).await,
             };
-            if matches!(lost, Lost::Stop) {
-                return;
+            match lost {
+                Lost::Stop => return,
+                Lost::Move { to } => {
+                    self.dialer.moved(to);
+                    continue;
+                }
+                // The same broker has it, or will send it again.
+                Lost::ComeAgain | Lost::Link(LinkError::Protocol(_)) => self.dialer.again(),
+                _ => self.dialer.lost(),
             }
-            self.disconnected(&lost);
-            if self.server == 0 && !self.pause().await {
-                return;
-            }
-        }
-    }
-
-    /// Tries the next server. `None`: it is time to stop.
-    async fn connect(&mut self, clean: bool) -> Option<Result<Connection, LinkError>> {
-        let server = self.mqtt.servers.get(self.server)?;
-        self.wiring.status.send_if_modified(|status| {
-            status.state = LinkState::Connecting;
-            status.server = Some(server.to_string());
-            false
-        });
-        self.session.purpose = Purpose::Commands { clean };
-        let mut connect = Box::pin(Connection::open(server, &self.session, &mut self.tls));
-        loop {
-            tokio::select! {
-                opened = &mut connect => return Some(opened),
-                () = self.wiring.pulse.answer() => {}
-                _ = self.wiring.stop.changed() => return None,
+            if let Some(server) = self.dialer.at().0 {
+                failed(&self.wiring.status, server, lost.to_string(), (self.wiring.clock)().wall_ms);
             }
         }
     }
@@ -224,36 +223,30 @@ impl Listener {
             }
         }
     }
+}
 
-    fn disconnected(&mut self, lost: &Lost) {
-        let server = self.mqtt.servers.get(self.server).map(ToString::to_string);
-        let reason = lost.to_string();
-        let since_ms = (self.wiring.clock)().wall_ms;
-        self.wiring.status.send_if_modified(|status| {
-            let lost = status.connects > 0 && status.reason.is_none();
-            let changed = lost || status.reason.as_ref() != Some(&reason);
-            if changed {
-                let name = server.as_deref().unwrap_or("a broker");
-                tracing::warn!(server, reason, "not connected to {name} for commands: {reason}");
-                status.since_ms = since_ms;
-            }
-            status.state = LinkState::Disconnected;
-            status.server = server;
-            status.reason = Some(reason);
-            changed
-        });
-        self.server = (self.server + 1) % self.mqtt.servers.len().max(1);
-    }
+/// A server is tried.
+fn trying(status: &watch::Sender<SessionStatus>, server: &Server) {
+    status.send_if_modified(|status| {
+        status.state = LinkState::Connecting;
+        status.server = Some(server.to_string());
+        false
+    });
+}
 
-    /// Waits out the back-off. Returns false if it is time to stop.
-    async fn pause(&mut self) -> bool {
-        let mut pause = Box::pin(sleep(self.backoff.next(fastrand::f64())));
-        loop {
-            tokio::select! {
-                () = &mut pause => return true,
-                () = self.wiring.pulse.answer() => {}
-                _ = self.wiring.stop.changed() => return false,
-            }
+/// A server could not be connected to, or not any more.
+fn failed(status: &watch::Sender<SessionStatus>, server: &Server, reason: String, now_ms: u64) {
+    status.send_if_modified(|status| {
+        let lost = status.connects > 0 && status.reason.is_none();
+        let changed = lost || status.reason.as_ref() != Some(&reason);
+        if changed {
+            let server = server.to_string();
+            tracing::warn!(server, reason, "not connected to {server} for commands: {reason}");
+            status.since_ms = now_ms;
         }
-    }
+        status.state = LinkState::Disconnected;
+        status.server = Some(server.to_string());
+        status.reason = Some(reason);
+        changed
+    });
 }

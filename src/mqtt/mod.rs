@@ -20,6 +20,9 @@
 //! [`tls`] is what servers with `mqtts://` need besides.
 
 mod alias;
+pub mod dial;
+pub mod failover;
+pub mod keep_alive;
 pub mod reason;
 pub mod tls;
 mod transport;
@@ -30,6 +33,7 @@ use crate::config::{MqttVersion, Server};
 use bytes::{Bytes, BytesMut};
 use reason::Refusal;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 use tls::{Setup, TlsError};
 use tokio::time::{Instant, timeout_at};
@@ -303,12 +307,12 @@ impl Connection {
             MqttVersion::V3_1_1 => Box::new(V4 { max_outgoing }),
             MqttVersion::V5 => Box::new(V5::new(server, max_incoming)),
         };
-        let transport = Transport::open(server, tls, max_incoming, deadline).await?;
+        let transport = Transport::open(server, tls, max_incoming, session.keep_alive, deadline).await?;
         match Connection::introduce(transport, dialect, server, session, tls).await {
             // Once more, with a Last Will that it need not keep.
             Err(LinkError::NoRetained) => {
                 let dialect = Box::new(V5::new(server, max_incoming).without_retained());
-                let transport = Transport::open(server, tls, max_incoming, deadline).await?;
+                let transport = Transport::open(server, tls, max_incoming, session.keep_alive, deadline).await?;
                 Connection::introduce(transport, dialect, server, session, tls).await
             }
             introduced => introduced,
@@ -355,6 +359,11 @@ impl Connection {
     /// Whether the broker had a session for us, with whatever came since.
     pub fn session_present(&self) -> bool {
         self.terms.session_present
+    }
+
+    /// The address of this end.
+    pub fn local_address(&self) -> Option<IpAddr> {
+        self.transport.local()
     }
 
     /// Puts a SUBSCRIBE of one filter into the send buffer. `queued`: with QoS 1, so that the broker queues what comes while we

@@ -11,15 +11,18 @@ use super::LinkError;
 use super::tls::{Setup, TlsError};
 use crate::config::Server;
 use bytes::BytesMut;
+use rustix::net::sockopt::set_tcp_user_timeout;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Bytes that are written at once.
 const WRITE_AT: usize = 16 * 1024;
@@ -35,6 +38,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// An open byte stream, with its buffers.
 pub(super) struct Transport {
     stream: Box<dyn Stream>,
+    local: Option<IpAddr>,
     incoming: BytesMut,
     outgoing: BytesMut,
     max_incoming: usize,
@@ -47,23 +51,30 @@ impl Transport {
         server: &Server,
         tls: &mut Setup,
         max_incoming: usize,
+        keep_alive: Duration,
         deadline: Instant,
     ) -> Result<Transport, LinkError> {
         let config = if server.tls { Some(tls.config()?) } else { None };
         let tcp = connect(server, deadline).await?;
+        // Twice the time that a keep-alive takes to notice: this is for what the kernel still has when we have let go of it.
+        let user_timeout_ms = u32::try_from(keep_alive.saturating_mul(2).as_millis()).unwrap_or(u32::MAX);
+        set_tcp_user_timeout(&tcp, user_timeout_ms).map_err(|error| LinkError::Network(error.into()))?;
+        let local = tcp.local_addr().ok().map(|address| address.ip());
         let stream: Box<dyn Stream> = match config {
             None => Box::new(tcp),
             Some(config) => {
-                let name = ServerName::try_from(server.host.clone())
-                    .map_err(|_| TlsError::Other(format!("{} is no name that a certificate can have", server.host)))?;
-                let connecting = TlsConnector::from(Arc::clone(&config)).connect(name, tcp).await;
-                Box::new(connecting.map_err(|error| match has_hung_up(&error) {
+                Box::new(handshake(server, config, tcp).await?.map_err(|error| match has_hung_up(&error) {
                     true => LinkError::Tls(TlsError::HungUp),
                     false => of_io(error, tls),
                 })?)
             }
         };
-        Ok(Transport { stream, incoming: BytesMut::new(), outgoing: BytesMut::new(), max_incoming })
+        Ok(Transport { stream, local, incoming: BytesMut::new(), outgoing: BytesMut::new(), max_incoming })
+    }
+
+    /// The address of this end.
+    pub(super) fn local(&self) -> Option<IpAddr> {
+        self.local
     }
 
     /// The next packet, whole. Cancel-safe.
@@ -109,6 +120,27 @@ impl Transport {
         }
         Ok(())
     }
+}
+
+/// Whether a connection comes about, with TLS where there is a configuration for it, before anything of MQTT is said.
+pub(super) async fn is_well(server: &Server, config: Option<Arc<ClientConfig>>, deadline: Instant) -> bool {
+    let Ok(tcp) = connect(server, deadline).await else { return false };
+    match config {
+        None => true,
+        Some(config) => {
+            timeout_at(deadline, handshake(server, config, tcp)).await.is_ok_and(|done| matches!(done, Ok(Ok(_))))
+        }
+    }
+}
+
+async fn handshake(
+    server: &Server,
+    config: Arc<ClientConfig>,
+    tcp: TcpStream,
+) -> Result<io::Result<TlsStream<TcpStream>>, TlsError> {
+    let name = ServerName::try_from(server.host.clone())
+        .map_err(|_| TlsError::Other(format!("{} is no name that a certificate can have", server.host)))?;
+    Ok(TlsConnector::from(config).connect(name, tcp).await)
 }
 
 /// Tries the host's addresses in turn. None but the last gets more than half of the time that is left.

@@ -6,6 +6,8 @@ use super::timers::NEVER;
 use super::{Leave, Link, Lost, Publisher, STATUS_TOPIC, about};
 use crate::config::MqttVersion;
 use crate::inflight::{Acknowledged, Sent};
+use crate::mqtt::dial::{MOVE, Sight, UPROOTED};
+use crate::mqtt::keep_alive::Due;
 use crate::mqtt::{About, Connection, LinkError, Message, Received, Terms, Verdict};
 use crate::record::{Announcement, Retained, StreamId};
 use crate::spool::thread::{CREDIT, Closed};
@@ -16,25 +18,48 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// Acknowledgements are reported to the spool together, this late at the latest.
 pub(super) const REPORT_EVERY: Duration = Duration::from_millis(200);
-/// How long a clean stop waits for the acknowledgement of its last message.
+/// How long a clean stop waits for the acknowledgement of its last message, and a move for its good-bye to be written.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Why a connection is ended that is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// We were told to.
+    Told(Leave),
+    /// The server at this place is better. What is on the wire is acknowledged, until this instant at the latest; what is
+    /// not is sent again there.
+    Better { to: usize, until: Instant },
+}
+
+impl Leaving {
+    fn deadline(self) -> Instant {
+        match self {
+            Leaving::Told(leave) => leave.deadline(),
+            Leaving::Better { until, .. } => until,
+        }
+    }
+
+    fn sends_no_more(self) -> bool {
+        !matches!(self, Leaving::Told(Leave::Stop(_)))
+    }
+}
 
 impl Publisher {
     /// Connected, then Draining: returns `Ok` when everything is done and it is time to leave.
-    pub(super) async fn session(&mut self, connection: Connection) -> Result<(), Lost> {
+    pub(super) async fn session(&mut self, connection: Connection) -> Result<Leaving, Lost> {
         self.said.clear();
         self.begin(connection.terms()).await?;
-        self.connected(connection.terms().clone());
+        self.show_connected(connection.terms().notices.clone());
         self.talk(connection).await
     }
 
     /// The same on a connection that another configuration has left.
-    pub(super) async fn go_on(&mut self, connection: Connection) -> Result<(), Lost> {
+    pub(super) async fn go_on(&mut self, connection: Connection) -> Result<Leaving, Lost> {
         self.begin(connection.terms()).await?;
         self.talk(connection).await
     }
 
-    async fn talk(&mut self, mut connection: Connection) -> Result<(), Lost> {
+    async fn talk(&mut self, mut connection: Connection) -> Result<Leaving, Lost> {
         let ended = self.exchange(&mut connection).await;
         if let Err(Lost::Link(error)) = &ended {
             self.suspect(error).await?;
@@ -44,12 +69,14 @@ impl Publisher {
         self.forget();
         let unsaid = std::mem::take(&mut self.outbox);
         self.said.retain(|message| !unsaid.contains(message));
-        match ended? {
-            Leave::Renew(_, Link::Keep) => self.kept = Some(connection),
-            Leave::Renew(_, Link::Replace) => self.hang_up(connection).await,
-            Leave::Renew(_, Link::Move) | Leave::Stop(_) => self.say_goodbye(connection).await,
+        let leaving = ended?;
+        match leaving {
+            Leaving::Told(Leave::Renew(_, Link::Keep)) => self.kept = Some(connection),
+            // Without a word on `P/status`: subscribers of a cluster see us online throughout.
+            Leaving::Told(Leave::Renew(_, Link::Replace)) | Leaving::Better { .. } => self.hang_up(connection).await,
+            Leaving::Told(Leave::Renew(_, Link::Move) | Leave::Stop(_)) => self.say_goodbye(connection).await,
         }
-        Ok(())
+        Ok(leaving)
     }
 
     /// Nothing is under way any more, and nothing waits for it: what is not acknowledged comes again.
@@ -68,7 +95,6 @@ impl Publisher {
     async fn begin(&mut self, terms: &Terms) -> Result<(), Lost> {
         self.rewind().await?;
         self.timers.restart(terms.keep_alive);
-        self.keep_alive = terms.keep_alive;
         self.most_in_flight = self.mqtt.inflight.min(terms.receive_maximum);
         self.refused.reset();
         self.widen();
@@ -76,22 +102,6 @@ impl Publisher {
         self.refresh_retained();
         self.announce();
         Ok(())
-    }
-
-    fn connected(&self, terms: Terms) {
-        let since_ms = (self.wiring.clock)().wall_ms;
-        self.wiring.status.send_modify(|status| {
-            status.state = LinkState::Connected;
-            status.reason = None;
-            status.since_ms = since_ms;
-            status.connects += 1;
-            for notice in terms.notices.iter().filter(|notice| !status.notices.contains(notice)) {
-                tracing::warn!("{notice}");
-            }
-            status.notices = terms.notices;
-            let server = status.server.as_deref().unwrap_or_default();
-            tracing::info!(server, "connected to {server}");
-        });
     }
 
     fn retained(&mut self) -> Vec<Message> {
@@ -106,26 +116,25 @@ impl Publisher {
     }
 
     /// Sends and receives until it is time to leave and all is done that belongs to that, or the deadline has come.
-    async fn exchange(&mut self, connection: &mut Connection) -> Result<Leave, Lost> {
-        let mut leave = *self.wiring.leave.borrow_and_update();
+    async fn exchange(&mut self, connection: &mut Connection) -> Result<Leaving, Lost> {
+        let mut leave = self.wiring.leave.borrow_and_update().map(Leaving::Told);
+        let address = connection.local_address();
         // While draining: the spool was asked whether anything waits, and something did.
         let mut more_to_come = false;
         // The health flow, which keeps the retained messages, ends before this one.
         let mut kept_up = true;
         loop {
+            let patience = self.mqtt.ack_timeout;
             match leave {
-                Some(leave @ Leave::Renew(..)) if self.window.in_flight() == 0 => return Ok(leave),
+                Some(leave) if leave.sends_no_more() && self.window.in_flight() == 0 => return Ok(leave),
                 // A batch that is due stays in the spool as well.
-                Some(Leave::Renew(..)) => self.timers.batch = self.timers.keep_alive + NEVER,
-                Some(Leave::Stop(_)) | None => {
-                    let patience = self.mqtt.ack_timeout;
-                    timeout(patience, self.fill(connection, leave.is_none()))
-                        .await
-                        .map_err(|_| LinkError::Stalled)??;
-                }
+                Some(leave) if leave.sends_no_more() => self.timers.batch = self.timers.keep_alive.due() + NEVER,
+                leave => timeout(patience, self.fill(connection, leave.is_none()))
+                    .await
+                    .map_err(|_| LinkError::Stalled)??,
             }
             let all_sent = self.queue.is_empty();
-            if let Some(leave @ Leave::Stop(_)) = leave
+            if let Some(leave @ Leaving::Told(Leave::Stop(_))) = leave
                 && all_sent
                 && self.window.in_flight() == 0
                 && !more_to_come
@@ -139,7 +148,7 @@ impl Publisher {
             }
             let resume = self.resume_at();
             self.timers.arm();
-            let until = leave.map_or(self.timers.keep_alive + NEVER, Leave::deadline);
+            let until = leave.map(Leaving::deadline);
             tokio::select! {
                 received = connection.receive() => self.receive_all(received, connection).await?,
                 batch = self.wiring.batches.recv() => {
@@ -151,20 +160,35 @@ impl Publisher {
                     kept_up = changed.is_ok();
                     self.refresh_retained();
                 }
-                () = sleep_until(resume.unwrap_or_else(Instant::now)), if resume.is_some() => self.probe().await?,
+                () = sleep_until(resume.unwrap_or_else(Instant::now)), if resume.is_some() && leave.is_none_or(|leave| !leave.sends_no_more()) => self.probe().await?,
                 () = self.wiring.pulse.answer() => {}
-                // A stop is the last word.
-                _ = self.wiring.leave.changed(), if !matches!(leave, Some(Leave::Stop(_))) => {
-                    leave = *self.wiring.leave.borrow_and_update();
-                    if let Some(Leave::Stop(_)) = leave {
-                        // The devices have stopped by now, and subscribers shall know.
-                        self.refresh_retained();
-                        self.wiring.status.send_modify(|status| status.state = LinkState::Draining);
+                sight = self.dialer.look_around(address), if leave.is_none() => match sight {
+                    Sight::Better(to) => {
+                        leave = Some(Leaving::Better { to, until: Instant::now() + patience.min(MOVE) });
+                        self.show_moving(to);
                     }
+                    Sight::Uprooted => {
+                        self.timers.uprooted(UPROOTED);
+                        connection.ping().await?;
+                        connection.flush().await?;
+                    }
+                },
+                // A stop is the last word.
+                _ = self.wiring.leave.changed(), if !matches!(leave, Some(Leaving::Told(Leave::Stop(_)))) => {
+                    let told = *self.wiring.leave.borrow_and_update();
+                    match told {
+                        Some(Leave::Stop(_)) => {
+                            // The devices have stopped by now, and subscribers shall know.
+                            self.refresh_retained();
+                            self.show_state(LinkState::Draining);
+                        }
+                        _ => self.show_state(LinkState::Connected),
+                    }
+                    leave = told.map(Leaving::Told);
                 }
-                () = sleep_until(until), if leave.is_some() => {
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
                     // On a connection that goes on, a late acknowledgement would be taken for that of another record.
-                    let leave = leave.filter(|leave| !matches!(leave, Leave::Renew(_, Link::Keep)));
+                    let leave = leave.filter(|leave| !matches!(leave, Leaving::Told(Leave::Renew(_, Link::Keep))));
                     return leave.ok_or(Lost::LeftBehind);
                 }
             }
@@ -200,7 +224,7 @@ impl Publisher {
     /// Sends what the window has room for, retained messages first. `patient`: batches may wait until they are full.
     async fn fill(&mut self, connection: &mut Connection, patient: bool) -> Result<(), Lost> {
         let mut sent = false;
-        self.timers.batch = self.timers.keep_alive + NEVER;
+        self.timers.batch = self.timers.keep_alive.due() + NEVER;
         let now_ms = self.now_ms();
         while self.window.has_room() && self.refused.pausing().is_none() {
             if let Some(message) = self.outbox.pop_front() {
@@ -296,7 +320,7 @@ impl Publisher {
         first: Result<Received, LinkError>,
         connection: &mut Connection,
     ) -> Result<(), Lost> {
-        self.timers.heard = true;
+        self.timers.heard();
         let mut next = Some(first);
         let mut acknowledged = 0;
         while let Some(received) = next {
@@ -310,7 +334,7 @@ impl Publisher {
             next = connection.receive_ready().await;
         }
         if acknowledged > 0 {
-            self.backoff.reset();
+            self.dialer.proved();
             let report = Instant::now() + REPORT_EVERY;
             self.timers.report = self.timers.report.min(report);
         }
@@ -388,15 +412,15 @@ impl Publisher {
                 None => self.timers.ack_check = now + NEVER,
             }
         }
-        if now >= self.timers.keep_alive {
-            if !std::mem::take(&mut self.timers.heard) {
-                return Err(Lost::KeepAlive);
+        match self.timers.keep_alive.look(now) {
+            None => Ok(()),
+            Some(Due::End) if self.timers.is_uprooted() => Err(Lost::Uprooted),
+            Some(Due::End) => Err(Lost::KeepAlive),
+            Some(Due::Ping) => {
+                connection.ping().await?;
+                Ok(connection.flush().await?)
             }
-            connection.ping().await?;
-            connection.flush().await?;
-            self.timers.keep_alive = now + self.keep_alive;
         }
-        Ok(())
     }
 
     /// Ends a connection that another one takes the place of: the Last Will is not said.

@@ -1,18 +1,23 @@
 //! The publish flow: from the spool to the broker, and back comes what may be trimmed.
 //!
-//! The only place that knows both. The spool pushes batches of waiting records (`queue`); each record, or several that travel
-//! together (`parcel`), those of more urgent streams first, gets a packet id in the in-flight window and goes out with QoS 1;
-//! its PUBACK moves the stream's trim line, which is reported to the spool. When a connection ends, window and queue are forgotten and the spool is rewound: it alone knows
-//! what is not acknowledged.
+//! The only place that knows both. The spool pushes batches of waiting records (`queue`); each record, or several that
+//! travel together (`parcel`), those of more urgent streams first, gets a packet id in the in-flight window and goes out
+//! with QoS 1; its PUBACK moves the stream's trim line, which is reported to the spool. When a connection ends, window and
+//! queue are forgotten and the spool is rewound: it alone knows what is not acknowledged.
 //!
 //! States of the link (see [`LinkState`]):
 //!
 //! ```text
 //!            back-off over               CONNACK
 //! Disconnected ────────> Connecting ───────────────> Connected ── stop ──> Draining ── all acknowledged,
-//!      ^                     │ failed                    │ lost               │          or the deadline
+//!      ^                     │ failed                    │ lost    or move    │          or the deadline
 //!      └─────────────────────┴───────────────────────────┴────────────────────┘
 //! ```
+//!
+//! Which server is next, and when, is the business of [`crate::mqtt::failover`]; [`crate::mqtt::dial`] does it. When a
+//! better server is well again, nothing more is sent, what is in flight is waited for, and the connection ends without
+//! a word on `P/status`: so neither the Last Will nor anything else says "offline", and the birth comes on the next
+//! connection.
 //!
 //! Constraints: no more is held here than the spool's credit; at rest nothing wakes this task but the keep-alive.
 
@@ -23,30 +28,30 @@ mod poison;
 mod queue;
 mod refuse;
 mod refused;
+mod shown;
 mod timers;
 
-use crate::backoff::Backoff;
-use crate::config::{Mqtt, Stream};
+use crate::config::{Mqtt, Server, Stream};
 use crate::inflight::Window;
-use crate::mqtt::tls::Setup;
+use crate::mqtt::dial::{Dialer, News};
 use crate::mqtt::{About, Connection, LinkError, Message, Purpose, Session};
+use crate::network::Network;
 use crate::pulse::Pulse;
 use crate::record::{Announcement, Clock, Retained};
 use crate::spool::Batch;
 use crate::spool::thread::{Closed, Handle};
-use crate::stats::{LinkState, LinkStatus};
+use crate::stats::LinkStatus;
+use exchange::Leaving;
 use parcel::Deflater;
 use poison::Poison;
 use queue::Queue;
 use refused::Refused;
+use shown::Failure;
 use std::collections::VecDeque;
-use std::time::Duration;
 use timers::Timers;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-/// Delays between tries, once every server has been tried.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// What the publisher is connected to inside pillion.
 pub struct Wiring {
     /// Where acknowledgements go.
@@ -59,6 +64,8 @@ pub struct Wiring {
     pub announcements: Announcements,
     /// Where the link's state is shown. Receivers are woken by a change of state only, not by counters.
     pub status: watch::Sender<LinkStatus>,
+    /// Hints that the network has changed.
+    pub network: Network,
     /// Time stamps for the status.
     pub clock: Clock,
     /// Proof of progress.
@@ -96,8 +103,8 @@ impl Leave {
     }
 }
 
-/// Messages for others: sent on each connection, for a broker may have forgotten them. What is cleared need not be cleared
-/// twice.
+/// Messages for others: sent on each connection, for a broker may have forgotten them. What is cleared need not be
+/// cleared twice.
 #[derive(Debug, Default)]
 pub struct Announcements {
     /// In this order, after the retained messages.
@@ -125,10 +132,12 @@ enum Lost {
     Link(#[from] LinkError),
     #[error("no acknowledgement within mqtt.ack_timeout")]
     AckTimeout,
-    #[error("no answer to a ping within mqtt.keep_alive")]
+    #[error("no answer to a ping within half of mqtt.keep_alive")]
     KeepAlive,
     #[error("what was on the wire was not acknowledged in time when the configuration changed")]
     LeftBehind,
+    #[error("the address that it was made from has gone from this machine, and the broker does not answer")]
+    Uprooted,
     #[error(transparent)]
     Spool(#[from] Closed),
 }
@@ -138,17 +147,12 @@ pub struct Publisher {
     mqtt: Mqtt,
     streams: Vec<Stream>,
     session: Session,
-    tls: Setup,
     stopped: String,
     wiring: Wiring,
-    backoff: Backoff,
-    /// Index into `mqtt.servers` of the next one to be tried.
-    server: usize,
+    dialer: Dialer,
     window: Window,
     /// What of the window the present broker allows.
     most_in_flight: u16,
-    /// What the present broker has allowed or asked for.
-    keep_alive: Duration,
     refused: Refused,
     poison: Poison,
     /// The topic of the message that was sent last, while one is sent at a time.
@@ -186,13 +190,12 @@ impl Publisher {
         Publisher {
             window: Window::new(mqtt.inflight, streams.len()),
             most_in_flight: mqtt.inflight,
-            keep_alive: mqtt.keep_alive,
             refused: Refused::new(),
             poison: Poison::default(),
             latest_topic: String::new(),
             highest: vec![0; streams.len()],
             trim: vec![None; streams.len()],
-            tls: Setup::new(mqtt.tls.clone(), wiring.clock),
+            dialer: Dialer::new(&mqtt, wiring.clock, wiring.network.clone(), None),
             mqtt,
             queue: Queue::new(&streams),
             deflater: Deflater::default(),
@@ -200,8 +203,6 @@ impl Publisher {
             session,
             stopped: farewell.stopped,
             wiring,
-            backoff: Backoff::new(BACKOFF.0, BACKOFF.1),
-            server: 0,
             outbox: VecDeque::new(),
             said: Vec::new(),
             kept: None,
@@ -220,101 +221,51 @@ impl Publisher {
         farewell: Farewell,
         announcements: Announcements,
     ) -> Self {
-        let server = if self.kept.is_some() { self.server } else { 0 };
         let wiring = Wiring { announcements, ..self.wiring };
         let fresh = Publisher::new(mqtt, streams, password, farewell, wiring);
         // Batches of earlier epochs may still come, and what was sent once stays sent.
-        let Publisher { kept, said, refused, epoch, highest, .. } = self;
-        Publisher { server, kept, said, refused, epoch, highest, ..fresh }
+        let Publisher { dialer, kept, said, refused, epoch, highest, .. } = self;
+        let dialer = if kept.is_some() { dialer } else { fresh.dialer };
+        Publisher { dialer, kept, said, refused, epoch, highest, ..fresh }
     }
 
     /// Runs until `leave` says so, or the spool is gone; then the flow may be renewed.
     pub async fn run(mut self) -> Self {
+        if self.kept.is_none() {
+            self.show_servers();
+        }
         // A change that is waited for later is one that comes after this look.
         while self.wiring.leave.borrow_and_update().is_none() {
-            let lost = match self.kept.take() {
-                Some(connection) => self.go_on(connection).await,
+            let ended = match self.kept.take() {
+                Some(connection) => {
+                    self.dialer.go_on();
+                    self.go_on(connection).await
+                }
                 None => {
-                    // Connecting: one server after the other, without a pause until all have been tried.
-                    let Some(opened) = self.connect().await else { return self };
-                    match opened {
-                        Ok(connection) => self.session(connection).await,
-                        Err(error) => Err(Lost::Link(error)),
-                    }
+                    // Disconnected and Connecting: one server after the other, with pauses between the rounds.
+                    let Wiring { status, clock, pulse, leave, .. } = &mut self.wiring;
+                    let now_ms = || clock().wall_ms;
+                    let tell = |server: &Server, place, news: News<'_>| match news {
+                        News::Trying => shown::trying(status, server, place, now_ms()),
+                        News::Failed(error) => shown::failed(status, server, place, &Failure::of_link(error), now_ms()),
+                    };
+                    let dialled = self.dialer.dial(&self.session, pulse, leave, tell).await;
+                    let Some(connection) = dialled else { return self };
+                    self.session(connection).await
                 }
             };
-            let lost = match lost {
-                Ok(()) | Err(Lost::Spool(_)) => return self,
-                Err(lost) => lost,
-            };
-            // Disconnected: wait, unless there is another server to try in this round.
-            self.disconnected(&lost);
-            if self.server == 0 && !self.pause().await {
-                return self;
+            match ended {
+                Ok(Leaving::Told(_)) | Err(Lost::Spool(_)) => return self,
+                Ok(Leaving::Better { to, .. }) => {
+                    self.show_left();
+                    self.dialer.moved(to);
+                }
+                Err(lost) => {
+                    self.show_lost(&lost);
+                    self.dialer.lost();
+                }
             }
         }
         self
-    }
-
-    fn disconnected(&mut self, lost: &Lost) {
-        let server = self.mqtt.servers.get(self.server).map(ToString::to_string);
-        let reason = lost.to_string();
-        let since_ms = (self.wiring.clock)().wall_ms;
-        let tls = match lost {
-            Lost::Link(LinkError::Tls(error)) => Some(error.kind()),
-            _ => None,
-        };
-        let timed_out = u64::from(matches!(lost, Lost::AckTimeout));
-        self.wiring.status.send_if_modified(|status| {
-            let lost = status.state == LinkState::Connected;
-            let changed = lost || status.reason.as_ref() != Some(&reason);
-            if changed {
-                let name = server.as_deref().unwrap_or("a broker");
-                tracing::warn!(server, reason, "not connected to {name}: {reason}");
-            }
-            if lost {
-                status.since_ms = since_ms;
-            }
-            status.state = LinkState::Disconnected;
-            status.server = server;
-            status.reason = Some(reason);
-            status.in_flight = 0;
-            status.ack_timeouts += timed_out;
-            if let Some(kind) = tls {
-                *status.tls_failures.entry(kind.to_owned()).or_default() += 1;
-            }
-            changed
-        });
-        self.server = (self.server + 1) % self.mqtt.servers.len().max(1);
-    }
-
-    /// Waits out the back-off. Returns false if it is time to stop.
-    async fn pause(&mut self) -> bool {
-        let mut pause = Box::pin(sleep(self.backoff.next(fastrand::f64())));
-        loop {
-            tokio::select! {
-                () = &mut pause => return true,
-                () = self.wiring.pulse.answer() => {}
-                _ = self.wiring.leave.changed() => return false,
-            }
-        }
-    }
-
-    /// Tries the next server. `None`: it is time to stop.
-    async fn connect(&mut self) -> Option<Result<Connection, LinkError>> {
-        let server = self.mqtt.servers.get(self.server)?;
-        self.wiring.status.send_if_modified(|status| {
-            status.state = LinkState::Connecting;
-            status.server = Some(server.to_string());
-            false
-        });
-        let mut connect = Box::pin(Connection::open(server, &self.session, &mut self.tls));
-        loop {
-            tokio::select! {
-                opened = &mut connect => return Some(opened),
-                () = self.wiring.pulse.answer() => {}
-                _ = self.wiring.leave.changed() => return None,
-            }
-        }
     }
 }

@@ -1,7 +1,9 @@
 //! When the publisher has to look at something though nothing happened.
 //!
-//! Checked lazily: one timer is armed for the earliest time and never moved to a later one, so that a record costs no timer.
+//! Checked lazily: one timer is armed for the earliest time and moved to a later one only when a ping was answered, so
+//! that a record costs no timer.
 
+use crate::mqtt::keep_alive::KeepAlive;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
@@ -12,34 +14,62 @@ pub(super) const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What is due when.
 pub(super) struct Timers {
     pub(super) alarm: Pin<Box<Sleep>>,
-    pub(super) keep_alive: Instant,
+    pub(super) keep_alive: KeepAlive,
     pub(super) ack_check: Instant,
     pub(super) report: Instant,
     /// A batch has waited long enough.
     pub(super) batch: Instant,
-    pub(super) heard: bool,
+    /// What the alarm is set to has become later.
+    relaxed: bool,
+    /// The address of this end has gone, and the broker was asked whether it is still there.
+    uprooted: bool,
 }
 
 impl Timers {
     pub(super) fn new() -> Self {
-        let far = Instant::now() + NEVER;
-        Timers { alarm: Box::pin(sleep(NEVER)), keep_alive: far, ack_check: far, report: far, batch: far, heard: false }
+        let (now, far) = (Instant::now(), Instant::now() + NEVER);
+        let keep_alive = KeepAlive::new(NEVER, now);
+        Timers {
+            alarm: Box::pin(sleep(NEVER)),
+            keep_alive,
+            ack_check: far,
+            report: far,
+            batch: far,
+            relaxed: false,
+            uprooted: false,
+        }
     }
 
     /// For a new connection.
     pub(super) fn restart(&mut self, keep_alive: Duration) {
         let now = Instant::now();
-        self.keep_alive = now + keep_alive;
+        self.keep_alive = KeepAlive::new(keep_alive, now);
         self.ack_check = now + NEVER;
         self.report = now + NEVER;
         self.batch = now + NEVER;
-        self.heard = true;
-        self.alarm.as_mut().reset(self.keep_alive);
+        (self.relaxed, self.uprooted) = (true, false);
+    }
+
+    /// The broker has spoken.
+    pub(super) fn heard(&mut self) {
+        self.relaxed |= self.keep_alive.heard();
+        self.uprooted = false;
+    }
+
+    /// The address of this end has gone. The caller pings, and that must be answered within this time.
+    pub(super) fn uprooted(&mut self, within: Duration) {
+        self.keep_alive.test(Instant::now(), within);
+        self.uprooted = true;
+    }
+
+    pub(super) fn is_uprooted(&self) -> bool {
+        self.uprooted
     }
 
     pub(super) fn arm(&mut self) {
-        let earliest = self.keep_alive.min(self.ack_check).min(self.report).min(self.batch);
-        if earliest < self.alarm.deadline() || self.alarm.is_elapsed() {
+        let earliest = self.keep_alive.due().min(self.ack_check).min(self.report).min(self.batch);
+        let relaxed = std::mem::take(&mut self.relaxed);
+        if relaxed || earliest < self.alarm.deadline() || self.alarm.is_elapsed() {
             self.alarm.as_mut().reset(earliest);
         }
     }

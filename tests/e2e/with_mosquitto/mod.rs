@@ -12,6 +12,7 @@ mod commands;
 mod damage;
 mod device;
 mod disk_faults;
+mod failover;
 mod flash;
 mod framings;
 mod full_disk;
