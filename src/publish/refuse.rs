@@ -92,7 +92,7 @@ impl Publisher {
         }
         self.count(|status| *status.refusals.entry("connection-ended".to_owned()).or_default() += 1);
         // That is how it goes on.
-        self.backoff.reset();
+        self.dialer.proved();
         Ok(())
     }
 }
