@@ -7,7 +7,8 @@
 //!      ├─ ports    ─┤              broker, subscriber, serial_line    what stands around them
 //!      ├─ publish  ─┤              process, gauges, scratch, tally    children, /proc, folders, medians
 //!      ├─ rest     ─┤
-//!      └─ spool    ─┘
+//!      ├─ spool    ─┤
+//!      └─ size     ─┘
 //! ```
 //!
 //! Constraints: contenders take turns, so that a machine that slows down slows all of them; nobody is measured by its own
@@ -32,6 +33,7 @@ mod rivals;
 mod scratch;
 mod serial_line;
 mod sidecar;
+mod size;
 mod spool;
 mod steady;
 mod subscriber;
@@ -43,8 +45,8 @@ use std::process::ExitCode;
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Broken>;
 
-const USAGE: &str = "usage: benches/run [--quick] [drain] [steady] [framings] [ports] [publish] [rest] [spool]";
-const PARTS: [&str; 7] = ["drain", "steady", "framings", "ports", "publish", "rest", "spool"];
+const USAGE: &str = "usage: benches/run [--quick] [drain] [steady] [framings] [ports] [publish] [rest] [spool] [size]";
+const PARTS: [&str; 8] = ["drain", "steady", "framings", "ports", "publish", "rest", "spool", "size"];
 
 /// What the command line asks for.
 struct Order {
@@ -113,6 +115,9 @@ fn run(order: &Order) -> Result<()> {
     }
     if wanted("spool") {
         spool::run(&scratch, order.quick, &mut verdict)?;
+    }
+    if wanted("size") {
+        size::run(&mut verdict)?;
     }
     verdict.print();
     Ok(())
