@@ -140,6 +140,12 @@ pub struct LinkStatus {
     /// The same before compression.
     #[serde(default)]
     pub plain_bytes: u64,
+    /// How `mqtt.budget` stands, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetStatus>,
+    /// Streams that wait although the broker is there, and why, in words.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<String, String>,
     /// PUBACKs that nothing was waiting for.
     pub unsolicited_acks: u64,
     /// Connections given up because an acknowledgement did not come within `ack_timeout`.
@@ -153,6 +159,20 @@ pub struct LinkStatus {
     /// What the broker does not do, or does otherwise than it was asked to, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+}
+
+/// How `mqtt.budget` stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BudgetStatus {
+    /// As it is configured: `50MiB/day`.
+    pub limit: String,
+    /// The limit in bytes.
+    pub bytes: u64,
+    /// What of it is used, in bytes.
+    pub used: u64,
+    /// When it begins anew, in milliseconds since 1970; none while the clock is not trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_ms: Option<u64>,
 }
 
 /// The local API.

@@ -129,6 +129,7 @@ impl Rig {
             fall_back: None,
             max_payload: 256 * 1024,
             backfill_rate: 0,
+            budget: None,
         };
         let (to_test, requests) = mpsc::channel(room);
         let (to_inbox, messages) = mpsc::channel(room);

@@ -76,7 +76,7 @@ const GENERAL: [Family<Status>; 4] = [
     }),
 ];
 
-const LINK: [Family<LinkStatus>; 12] = [
+const LINK: [Family<LinkStatus>; 15] = [
     gauge("pillion_link_up", "Whether the broker is connected.", |link| {
         Some(Value::Flag(matches!(link.state, LinkState::Connected | LinkState::Draining)))
     }),
@@ -102,6 +102,15 @@ const LINK: [Family<LinkStatus>; 12] = [
     }),
     counter("pillion_link_sent_plain_bytes", "The same before compression.", |link| {
         Some(Value::Count(link.plain_bytes))
+    }),
+    gauge("pillion_link_budget_bytes", "What may be sent in each period of mqtt.budget; none without one.", |link| {
+        link.budget.as_ref().map(|budget| Value::Count(budget.bytes))
+    }),
+    gauge("pillion_link_budget_used_bytes", "What of mqtt.budget is used in this period.", |link| {
+        link.budget.as_ref().map(|budget| Value::Count(budget.used))
+    }),
+    gauge("pillion_link_held_streams", "Streams that wait for mqtt.budget or the end of their quiet hours.", |link| {
+        Some(Value::Count(u64::try_from(link.held.len()).unwrap_or(u64::MAX)))
     }),
     counter("pillion_link_unsolicited_acks", "Acknowledgements that nothing was waiting for.", |link| {
         Some(Value::Count(link.unsolicited_acks))
@@ -580,7 +589,7 @@ mod tests {
              pillion_device_not_text_total{device=\"meter\",kind=\"serial\"} 0\n# EOF\n"
         );
         assert!(of("pillion_device_bytes").contains("# UNIT pillion_device_bytes bytes\n"));
-        assert_eq!(families.len(), 42, "families");
+        assert_eq!(families.len(), 43, "families");
     }
 
     #[test]

@@ -8,8 +8,8 @@ mod app;
 
 use super::quantity::{bytes, duration, number, number_in};
 use crate::stats::{
-    ClockSync, CommandsStatus, DeviceState, DeviceStatus, HealthState, HostStatus, Interface, LinkState, LinkStatus,
-    LogsState, LogsStatus, Outcomes, ReloadOutcome, ServerState, ServerStatus, Status, StreamStatus,
+    BudgetStatus, ClockSync, CommandsStatus, DeviceState, DeviceStatus, HealthState, HostStatus, Interface, LinkState,
+    LinkStatus, LogsState, LogsStatus, Outcomes, ReloadOutcome, ServerState, ServerStatus, Status, StreamStatus,
 };
 use std::fmt::Write as _;
 
@@ -134,6 +134,10 @@ impl Screen {
             }
             self.item(&margin, &travelled);
         }
+        if let Some(BudgetStatus { limit, used, bytes: whole, .. }) = &link.budget {
+            let percent = used.saturating_mul(100) / whole.max(&1);
+            self.item(&margin, &format!("{} of the budget of {} used ({percent} %)", bytes(*used), clean(limit)));
+        }
         for notice in &link.notices {
             self.item(&margin, notice);
         }
@@ -170,6 +174,9 @@ impl Screen {
         for (name, stream) in &status.streams {
             self.row_name(name);
             self.stream_row(stream);
+            if let Some(why) = status.link.held.get(name) {
+                self.note("waits: ", why, Colour::Uncertain);
+            }
         }
     }
 

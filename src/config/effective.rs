@@ -86,6 +86,9 @@ impl Config {
         out.text("fall_back", &mqtt.fall_back.map_or_else(|| "off".to_owned(), duration_text));
         out.text("max_payload", &size_text(u64::try_from(mqtt.max_payload).unwrap_or(u64::MAX)));
         out.plain("backfill_rate", mqtt.backfill_rate);
+        if let Some(budget) = &mqtt.budget {
+            out.text("budget", &budget.text());
+        }
     }
 }
 
@@ -106,6 +109,9 @@ impl Stream {
         out.plain("priority", self.priority);
         if let Some(batch) = &self.batch {
             out.plain("batch", batch.toml());
+        }
+        if let Some(hours) = &self.quiet_hours {
+            out.text("quiet_hours", &hours.text());
         }
     }
 }

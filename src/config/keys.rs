@@ -59,13 +59,14 @@ pub(super) const MQTT: Schema = Schema {
         "fall_back",
         "max_payload",
         "backfill_rate",
+        "budget",
     ],
 };
 pub(super) const SPOOL: Schema = Schema { name: "spool", title: "in [spool]", keys: &["sync", "segment_bytes"] };
 pub(super) const STREAM: Schema = Schema {
     name: "stream",
     title: "in [stream.NAME]",
-    keys: &["max_bytes", "max_age", "when_full", "priority", "batch"],
+    keys: &["max_bytes", "max_age", "when_full", "priority", "batch", "quiet_hours"],
 };
 pub(super) const BATCH: Schema = Schema {
     name: "stream.batch",

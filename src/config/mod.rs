@@ -28,6 +28,7 @@ mod load;
 mod managed;
 pub mod modbus;
 mod mqtt;
+mod pacing;
 mod port;
 mod problem;
 mod reader;
@@ -197,6 +198,26 @@ pub struct Mqtt {
     /// Records per second of what was accepted before the present connection, 0 to 1,000,000; 0, the default, for no
     /// limit.
     pub backfill_rate: u32,
+    /// What may be sent in an hour, day or month. `None`: no limit.
+    pub budget: Option<Budget>,
+}
+
+/// `budget`: bytes that may be published in each period of UTC
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// 16 KiB to 1 TiB: payloads and topics, and 12 bytes for each message.
+    pub bytes: u64,
+    /// How often it begins anew.
+    pub period: Period,
+}
+
+/// The period of a budget
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Period {
+    Hour,
+    Day,
+    Month,
 }
 
 /// The keys of `[mqtt]` for servers with `mqtts://`. Files are read again for each connection when they have changed.
@@ -275,6 +296,17 @@ pub struct Stream {
     pub priority: u8,
     /// How its records travel together. `None`: each in a message of its own.
     pub batch: Option<Batching>,
+    /// When nothing of it is sent. `None`: it is at any time.
+    pub quiet_hours: Option<QuietHours>,
+}
+
+/// `quiet_hours` of a stream: a part of each day, in UTC
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuietHours {
+    /// The minute of the day that is their first one.
+    pub from: u16,
+    /// The minute of the day that is none of them any more; may be before `from`: they go on over midnight.
+    pub until: u16,
 }
 
 /// `batch = { … }` of a stream

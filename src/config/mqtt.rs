@@ -4,7 +4,7 @@ use super::keys;
 use super::reader::{Report, Section};
 use super::sections::Context;
 use super::tree::{Node, Value};
-use super::{Identity, Mqtt, MqttVersion, Server, Tls, units, values};
+use super::{Identity, Mqtt, MqttVersion, Server, Tls, pacing, units, values};
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,6 +59,7 @@ pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, context: &Contex
                 values::number(value, 0..=1_000_000, "give records per second, 1 to 1000000, or 0 for no limit")
             })
             .unwrap_or(0),
+        budget: section.read(report, "budget", pacing::budget),
     };
     if section.has("password_file") && !section.has("username") {
         let message = "a password without a user name is not possible in MQTT 3.1.1; give username too".to_owned();

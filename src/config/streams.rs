@@ -2,7 +2,7 @@
 
 use super::reader::{Report, Section};
 use super::units::size_text;
-use super::{Stream, Sync, WhenFull, batch, keys, values};
+use super::{Stream, Sync, WhenFull, batch, keys, pacing, values};
 use std::time::Duration;
 
 const KIB: u64 = 1 << 10;
@@ -66,6 +66,7 @@ fn stream(section: &Section<'_>, report: &mut Report<'_>, name: &str, priority: 
             .read(report, "priority", |value| values::number(value, 0..=255, "give 0 (drains first) to 255"))
             .unwrap_or(priority),
         batch: batch::read(section, report),
+        quiet_hours: section.read(report, "quiet_hours", pacing::quiet_hours),
     }
 }
 

@@ -272,6 +272,26 @@ const WRONG: &[(&str, &str)] = &[
          2:86: stream.log.batch.size: unknown key; it belongs in the framing of a [[serial]]",
     ),
     (
+        "[mqtt]\nbudget = 50\n[stream.log]\nquiet_hours = \"08:00-18:00\"\n[stream.event]\nquiet_hours = \"08:00Z-08:00Z\"",
+        "2:10: mqtt.budget: 50 is not text; put it in quotes\n\
+         4:15: stream.log.quiet_hours: \"08:00-18:00\" is not a time of day; give when it begins and ends in UTC, with the Z, \
+         such as \"08:00Z-18:00Z\"\n\
+         6:15: stream.event.quiet_hours: \"08:00Z-08:00Z\" begins when it ends; give two times, such as \"08:00Z-18:00Z\"",
+    ),
+    (
+        "[mqtt]\nbudget = \"50MiB\"",
+        "2:10: mqtt.budget: \"50MiB\" is not a budget; give a size and a period, such as \"50MiB/day\"",
+    ),
+    (
+        "[mqtt]\nbudget = \"50MiB/week\"",
+        "2:10: mqtt.budget: \"50MiB/week\" has no period that is known; write \"50MiB/hour\", \"50MiB/day\" or \"50MiB/month\"",
+    ),
+    ("[mqtt]\nbudget = \"1KiB/day\"", "2:10: mqtt.budget: \"1KiB\" is out of range; give \"16KiB\" to \"1TiB\""),
+    (
+        "[mqtt]\nbudget = \"50/day\"",
+        "2:10: mqtt.budget: \"50\" has no unit; write \"50B\" for bytes (units: B, KiB, MiB, GiB, TiB)",
+    ),
+    (
         "[homeassistant]\nenable = true\n[stream]\ntelemetry.batch = {}",
         "3:1: stream.telemetry.batch: Home Assistant can't read batches of the devices' records; remove this batch, or \
          [homeassistant]",
@@ -815,10 +835,10 @@ fn the_example_never_fails_the_check_and_never_shows_another_default() {
         (&default.instance, &default.state_dir, &default.runtime_dir)
     );
     assert_eq!((&all.spool, &all.health), (&default.spool, &default.health));
-    let mqtt = Mqtt { username: None, password_file: None, tls: Tls::default(), ..all.mqtt };
+    let mqtt = Mqtt { username: None, password_file: None, tls: Tls::default(), budget: None, ..all.mqtt };
     assert_eq!(mqtt, default.mqtt);
-    let (Stream { max_age, batch, .. }, of_default) = (all.streams[1].clone(), default.streams[1].clone());
-    assert_eq!(all.streams[1], Stream { max_age, batch, ..of_default });
+    let (Stream { max_age, batch, quiet_hours, .. }, of_default) = (all.streams[1].clone(), default.streams[1].clone());
+    assert_eq!(all.streams[1], Stream { max_age, batch, quiet_hours, ..of_default });
     let batching = parsed("[stream.telemetry]\nbatch = {}").unwrap().config.streams[1].batch;
     assert_eq!(batch, batching.map(|batching| Batching { delay: Duration::from_millis(500), ..batching }));
     let minimal = parsed("[[serial]]\nname = \"meter\"\npath = \"/dev/ttyUSB0\"").unwrap().config;
@@ -970,7 +990,11 @@ fn valid() -> impl Strategy<Value = String> {
             )
         },
     );
-    let batch = prop::option::of(batch).prop_map(Option::unwrap_or_default);
+    let hours = (0..24u8, 0..60u8, 1..23u8).prop_map(|(hour, minute, length)| {
+        format!("quiet_hours = \"{hour:02}:{minute:02}Z-{:02}:{minute:02}Z\"\n", (hour + length) % 24)
+    });
+    let batch = (prop::option::of(batch), prop::option::of(hours))
+        .prop_map(|(batch, hours)| batch.unwrap_or_default() + &hours.unwrap_or_default());
     let stream = ("[a-z0-9_-]{1,32}", 65_536..1_000_000u64, 1..1000u32, any::<u8>(), any::<bool>(), batch).prop_map(
         |(name, bytes, age, priority, reject, batch)| {
             let when_full = if reject { "reject" } else { "drop-oldest" };

@@ -319,6 +319,7 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
             announcements,
             status: link,
             network,
+            state_dir: config.state_dir.clone(),
             clock: host::now,
             pulse: heart.pulse("publish"),
             leave: leaves,

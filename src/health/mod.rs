@@ -23,9 +23,9 @@ use crate::record::{ClockQuality, Durability, Encoding, Record, Retained, Stream
 use crate::roster::{Member, Roster};
 use crate::spool::thread::Handle;
 use crate::stats::{
-    ApiStatus, CommandCounts, CommandsStatus, ConfigurationStatus, DeviceState, DeviceStatus, Health, HealthState,
-    HostStatus, InboxStatus, LinkState, LinkStatus, LogsState, LogsStatus, SessionStatus, SettingsStatus, Status,
-    StatusRequest, StreamStatus,
+    ApiStatus, BudgetStatus, CommandCounts, CommandsStatus, ConfigurationStatus, DeviceState, DeviceStatus, Health,
+    HealthState, HostStatus, InboxStatus, LinkState, LinkStatus, LogsState, LogsStatus, SessionStatus, SettingsStatus,
+    Status, StatusRequest, StreamStatus,
 };
 use machine::Machine;
 use notify::Systemd;
@@ -456,6 +456,14 @@ fn complaints(
         let reason = link.reason.as_deref().unwrap_or("not tried yet");
         complain("link".to_owned(), format!("not connected to {server}: {reason}"));
     }
+    if let Some(BudgetStatus { limit, ends_ms, .. }) = link.budget.as_ref().filter(|budget| budget.used >= budget.bytes)
+    {
+        let until = ends_ms.map_or_else(|| "its next period".to_owned(), rfc3339);
+        complain(
+            "budget".to_owned(),
+            format!("all of mqtt.budget ({limit}) is used up: nothing is sent until {until}"),
+        );
+    }
     for (name, device) in devices {
         if device.state == DeviceState::Offline {
             let reason = device.reason.as_deref().unwrap_or("no reason known");
@@ -557,6 +565,12 @@ mod tests {
         };
         assert_eq!(wrong(&status), ["link", "device meter"]);
         status.link.state = LinkState::Connected;
+        let used_up = BudgetStatus { limit: "1MiB/day".into(), bytes: 1 << 20, used: 1 << 20, ends_ms: Some(0) };
+        status.link.budget = Some(BudgetStatus { used: 1, ..used_up.clone() });
+        assert_eq!(wrong(&status), ["device meter"]);
+        status.link.budget = Some(used_up);
+        assert_eq!(wrong(&status), ["budget", "device meter"]);
+        status.link.budget = None;
         status.devices.clear();
         assert!(wrong(&status).is_empty());
         status.streams.values_mut().for_each(|stream| stream.disk_error = Some("full".into()));

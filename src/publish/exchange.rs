@@ -93,6 +93,7 @@ impl Publisher {
     }
 
     async fn begin(&mut self, terms: &Terms) -> Result<(), Lost> {
+        self.review().await?;
         self.rewind().await?;
         self.timers.restart(terms.keep_alive);
         self.most_in_flight = self.mqtt.inflight.min(terms.receive_maximum);
@@ -127,8 +128,8 @@ impl Publisher {
             let patience = self.mqtt.ack_timeout;
             match leave {
                 Some(leave) if leave.sends_no_more() && self.window.in_flight() == 0 => return Ok(leave),
-                // A batch that is due stays in the spool as well.
-                Some(leave) if leave.sends_no_more() => self.timers.batch = self.timers.keep_alive.due() + NEVER,
+                // A batch that is due stays in the spool as well, and whoever may go again.
+                Some(leave) if leave.sends_no_more() => self.timers.wait_for_nobody(),
                 leave => timeout(patience, self.fill(connection, leave.is_none()))
                     .await
                     .map_err(|_| LinkError::Stalled)??,
@@ -140,7 +141,9 @@ impl Publisher {
                 && !more_to_come
             {
                 self.report().await?;
-                let waiting: u64 = self.wiring.spool.report().await?.iter().map(|stream| stream.waiting).sum();
+                let ledgers = self.wiring.spool.report().await?;
+                let ours = (0..).map(StreamId).zip(&ledgers).filter(|(stream, _)| !self.gate.holds(*stream));
+                let waiting: u64 = ours.map(|(_, ledger)| ledger.waiting).sum();
                 if waiting == 0 {
                     return Ok(leave);
                 }
@@ -199,7 +202,7 @@ impl Publisher {
         // Records of an earlier epoch will come again, or have come already.
         if batch.epoch == self.epoch {
             let now_ms = self.now_ms();
-            self.queue.enqueue(batch.stream, batch.records, batch.urgency, now_ms);
+            self.spent += self.queue.enqueue(batch.stream, batch.records, batch.urgency, now_ms);
         }
     }
 
@@ -224,7 +227,8 @@ impl Publisher {
     /// Sends what the window has room for, retained messages first. `patient`: batches may wait until they are full.
     async fn fill(&mut self, connection: &mut Connection, patient: bool) -> Result<(), Lost> {
         let mut sent = false;
-        self.timers.batch = self.timers.keep_alive.due() + NEVER;
+        self.review().await?;
+        self.timers.wait_for_nobody();
         let now_ms = self.now_ms();
         while self.window.has_room() && self.refused.pausing().is_none() {
             if let Some(message) = self.outbox.pop_front() {
@@ -234,9 +238,14 @@ impl Publisher {
                     continue;
                 }
                 let Some(id) = self.window.send(Sent::Retained, now_ms) else { break };
+                self.gate.spend(message.topic.len() + message.payload.len());
                 connection.publish(message, id).await?;
             } else {
                 match self.queue.ready(now_ms, patient) {
+                    Ready::Now(stream) if !self.gate.lets_pass(stream, (self.wiring.clock)()) => {
+                        self.review().await?;
+                        continue;
+                    }
                     Ready::Now(stream) => self.send(connection, stream, now_ms).await?,
                     Ready::At(due_ms) => {
                         self.timers.batch = Instant::now() + Duration::from_millis(due_ms.saturating_sub(now_ms));
@@ -246,6 +255,9 @@ impl Publisher {
                 }
             }
             sent = true;
+        }
+        if let Some(wait_ms) = self.gate.wait_ms() {
+            self.timers.gate = Instant::now() + Duration::from_millis(wait_ms);
         }
         if sent {
             connection.flush().await?;
@@ -300,6 +312,7 @@ impl Publisher {
         if let Some(highest) = self.highest.get_mut(stream.index()) {
             *highest = last.max(*highest);
         }
+        self.gate.spend(topic.len() + payload.len());
         let as_u64 = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         self.count(|status| {
             status.repeated += as_u64(repeated);

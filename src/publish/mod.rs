@@ -23,6 +23,8 @@
 
 mod about;
 mod exchange;
+mod gate;
+mod pacing;
 mod parcel;
 mod poison;
 mod queue;
@@ -42,14 +44,17 @@ use crate::spool::Batch;
 use crate::spool::thread::{Closed, Handle};
 use crate::stats::LinkStatus;
 use exchange::Leaving;
+use gate::Gate;
 use parcel::Deflater;
 use poison::Poison;
 use queue::Queue;
 use refused::Refused;
 use shown::Failure;
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use timers::Timers;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// What the publisher is connected to inside pillion.
@@ -66,7 +71,9 @@ pub struct Wiring {
     pub status: watch::Sender<LinkStatus>,
     /// Hints that the network has changed.
     pub network: Network,
-    /// Time stamps for the status.
+    /// Where the use of `mqtt.budget` is kept.
+    pub state_dir: PathBuf,
+    /// Time stamps for the status, and when a period or quiet hours end.
     pub clock: Clock,
     /// Proof of progress.
     pub pulse: Pulse,
@@ -160,6 +167,11 @@ pub struct Publisher {
     /// What waits for room in the window.
     queue: Queue,
     deflater: Deflater,
+    gate: Gate,
+    /// The streams that the spool was told to hold, a bit for each id; `None`: it may be any.
+    told: Option<u64>,
+    /// The file of the budget is being written.
+    keeping: Option<JoinHandle<()>>,
     outbox: VecDeque<Message>,
     /// The retained messages as this connection has seen them.
     said: Vec<Message>,
@@ -187,6 +199,8 @@ impl Publisher {
             max_payload: mqtt.max_payload,
             purpose: Purpose::Publish { will },
         };
+        let file = mqtt.budget.and_then(|_| pacing::load(&wiring.state_dir));
+        let gate = Gate::new(mqtt.budget, &streams, file.as_deref(), (wiring.clock)());
         Publisher {
             window: Window::new(mqtt.inflight, streams.len()),
             most_in_flight: mqtt.inflight,
@@ -199,6 +213,9 @@ impl Publisher {
             mqtt,
             queue: Queue::new(&streams),
             deflater: Deflater::default(),
+            gate,
+            told: None,
+            keeping: None,
             streams,
             session,
             stopped: farewell.stopped,
@@ -222,7 +239,8 @@ impl Publisher {
         announcements: Announcements,
     ) -> Self {
         let wiring = Wiring { announcements, ..self.wiring };
-        let fresh = Publisher::new(mqtt, streams, password, farewell, wiring);
+        let mut fresh = Publisher::new(mqtt, streams, password, farewell, wiring);
+        fresh.gate.follow(&self.gate);
         // Batches of earlier epochs may still come, and what was sent once stays sent.
         let Publisher { dialer, kept, said, refused, epoch, highest, .. } = self;
         let dialer = if kept.is_some() { dialer } else { fresh.dialer };
@@ -231,6 +249,12 @@ impl Publisher {
 
     /// Runs until `leave` says so, or the spool is gone; then the flow may be renewed.
     pub async fn run(mut self) -> Self {
+        self.run_on().await;
+        self.keep_budget_at_last().await;
+        self
+    }
+
+    async fn run_on(&mut self) {
         if self.kept.is_none() {
             self.show_servers();
         }
@@ -250,12 +274,12 @@ impl Publisher {
                         News::Failed(error) => shown::failed(status, server, place, &Failure::of_link(error), now_ms()),
                     };
                     let dialled = self.dialer.dial(&self.session, pulse, leave, tell).await;
-                    let Some(connection) = dialled else { return self };
+                    let Some(connection) = dialled else { return };
                     self.session(connection).await
                 }
             };
             match ended {
-                Ok(Leaving::Told(_)) | Err(Lost::Spool(_)) => return self,
+                Ok(Leaving::Told(_)) | Err(Lost::Spool(_)) => return,
                 Ok(Leaving::Better { to, .. }) => {
                     self.show_left();
                     self.dialer.moved(to);
@@ -266,6 +290,5 @@ impl Publisher {
                 }
             }
         }
-        self
     }
 }

@@ -4,6 +4,8 @@
 //!   its order whatever its records' urgency: what it has in a less urgent place comes along with a more urgent record of it.
 //! - Records of a stream with `batch` go in runs: as many as follow each other on one topic, up to its limits. A run that may
 //!   still grow waits until `delay` after its first record came, unless so much waits that memory is scarce.
+//! - A stream that has to wait altogether (see `gate`) is passed over; what of it is here already counts no more against the
+//!   credit, so that it holds up nobody.
 
 use super::parcel::likes_company;
 use crate::config::{Batching, Stream};
@@ -35,6 +37,7 @@ struct Lane {
     /// In order; their urgency never grows from one to the next.
     waiting: VecDeque<Waiting>,
     run: Run,
+    is_held: bool,
 }
 
 #[derive(Debug)]
@@ -44,6 +47,8 @@ struct Waiting {
     push: u64,
     /// When it came, in milliseconds of the monotonic clock.
     since_ms: u64,
+    /// Against the spool's credit, in bytes.
+    cost: usize,
 }
 
 /// What is known of the run at the front of a lane.
@@ -85,27 +90,54 @@ impl Queue {
             batching: stream.batch,
             waiting: VecDeque::new(),
             run: Run::default(),
+            is_held: false,
         };
         Queue { lanes: streams.iter().map(lane).collect(), pushes: 0, cost: 0 }
     }
 
-    /// Takes in records of a stream, in order.
-    pub(super) fn enqueue(&mut self, stream: StreamId, records: Vec<Sequenced>, urgency: Urgency, now_ms: u64) {
+    /// Takes in records of a stream, in order. Returns what they cost, in bytes, if the stream is held: it is to be granted again.
+    pub(super) fn enqueue(
+        &mut self,
+        stream: StreamId,
+        records: Vec<Sequenced>,
+        urgency: Urgency,
+        now_ms: u64,
+    ) -> usize {
         self.pushes += 1;
         let push = self.pushes;
-        let Some(lane) = self.lanes.get_mut(stream.index()) else { return };
+        let Some(lane) = self.lanes.get_mut(stream.index()) else { return 0 };
         for waiting in lane.waiting.iter_mut().rev().take_while(|waiting| waiting.urgency > urgency) {
             (waiting.urgency, waiting.push) = (urgency, push);
         }
-        self.cost += records.iter().map(|record| cost(&record.record)).sum::<usize>();
-        lane.waiting.extend(records.into_iter().map(|record| Waiting { record, urgency, push, since_ms: now_ms }));
+        let waiting =
+            |record: Sequenced| Waiting { cost: cost(&record.record), record, urgency, push, since_ms: now_ms };
+        let before = lane.waiting.len();
+        lane.waiting.extend(records.into_iter().map(waiting));
+        let came: usize = lane.waiting.range(before..).map(|waiting| waiting.cost).sum();
+        self.cost += came;
+        if lane.is_held { self.let_off(stream) } else { 0 }
+    }
+
+    /// Lets this stream go, or makes it wait. Returns what it costs, in bytes, if it has to wait: it is to be granted again.
+    pub(super) fn hold(&mut self, stream: StreamId, is_held: bool) -> usize {
+        let Some(lane) = self.lanes.get_mut(stream.index()) else { return 0 };
+        lane.is_held = is_held;
+        if is_held { self.let_off(stream) } else { 0 }
+    }
+
+    /// What waits in this stream costs nothing any more. Returns what it did.
+    fn let_off(&mut self, stream: StreamId) -> usize {
+        let Some(lane) = self.lanes.get_mut(stream.index()) else { return 0 };
+        let cost = lane.waiting.iter_mut().map(|waiting| std::mem::take(&mut waiting.cost)).sum();
+        self.cost = self.cost.saturating_sub(cost);
+        cost
     }
 
     /// What may be sent now: of the runs that are complete the most urgent. When not `patient`, no run waits.
     pub(super) fn ready(&mut self, now_ms: u64, patient: bool) -> Ready {
         let patient = patient && self.cost < PATIENCE;
         let (mut best, mut due_ms) = (None, None);
-        for (lane, id) in self.lanes.iter_mut().zip(0..) {
+        for (lane, id) in self.lanes.iter_mut().zip(0..).filter(|(lane, _)| !lane.is_held) {
             let Some(front) = lane.waiting.front() else { continue };
             let (place, since_ms) = ((front.urgency, front.push), front.since_ms);
             let wait_ms = if patient { lane.wait_ms() } else { 0 };
@@ -140,21 +172,19 @@ impl Queue {
     pub(super) fn take(&mut self, stream: StreamId, count: usize) -> Taken {
         let Some(lane) = self.lanes.get_mut(stream.index()) else { return Taken::default() };
         lane.run = Run::default();
-        let mut taken = Taken::default();
-        for Waiting { record, .. } in lane.waiting.drain(..count.min(lane.waiting.len())) {
-            if taken.cost == 0 {
-                taken.first = record.seq;
-            }
+        let first = lane.waiting.front().map_or(0, |waiting| waiting.record.seq);
+        let mut taken = Taken { first, ..Taken::default() };
+        for Waiting { record, cost, .. } in lane.waiting.drain(..count.min(lane.waiting.len())) {
             taken.last = record.seq;
-            taken.cost += cost(&record.record);
+            taken.cost += cost;
         }
         self.cost = self.cost.saturating_sub(taken.cost);
         taken
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing waits, but for what has to.
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.waiting.is_empty())
+        self.lanes.iter().all(|lane| lane.waiting.is_empty() || lane.is_held)
     }
 
     /// Forgets everything: it comes again.
@@ -221,6 +251,7 @@ mod tests {
             when_full: WhenFull::DropOldest,
             priority: 0,
             batch,
+            quiet_hours: None,
         };
         Queue::new(&[stream("event", None), stream("telemetry", None), stream("log", batching)])
     }
@@ -322,6 +353,20 @@ mod tests {
         assert_eq!(queue.take(LOG, 2).last, 2);
         assert_eq!(next(&mut queue, 0, true), Err(Ready::At(1000)));
         assert_eq!(next(&mut queue, 1000, true), Ok((LOG, 3, 5)));
+    }
+
+    #[test]
+    fn a_stream_that_is_held_never_goes_nor_holds_up_others() {
+        let mut queue = queue(None);
+        put(&mut queue, LOG, 1..3, Urgency::of(0), 0);
+        let of_two = queue.cost;
+        assert_eq!((queue.hold(LOG, true), queue.cost, queue.is_empty()), (of_two, 0, true));
+        assert_eq!(queue.enqueue(LOG, vec![record(3)], Urgency::of(0), 0), of_two / 2, "it was on its way");
+        put(&mut queue, TELEMETRY, 1..2, Urgency::of(1), 0);
+        assert_eq!(all(&mut queue), [(TELEMETRY, 1)]);
+        assert_eq!((queue.hold(LOG, false), queue.is_empty()), (0, false));
+        assert_eq!(queue.take(LOG, 1), Taken { first: 1, last: 1, cost: 0 }, "it was granted again");
+        assert_eq!(all(&mut queue), [(LOG, 2), (LOG, 3)]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) struct Timers {
     pub(super) report: Instant,
     /// A batch has waited long enough.
     pub(super) batch: Instant,
+    /// A stream need not wait any longer.
+    pub(super) gate: Instant,
     /// What the alarm is set to has become later.
     relaxed: bool,
     /// The address of this end has gone, and the broker was asked whether it is still there.
@@ -35,6 +37,7 @@ impl Timers {
             ack_check: far,
             report: far,
             batch: far,
+            gate: far,
             relaxed: false,
             uprooted: false,
         }
@@ -47,6 +50,7 @@ impl Timers {
         self.ack_check = now + NEVER;
         self.report = now + NEVER;
         self.batch = now + NEVER;
+        self.gate = now + NEVER;
         (self.relaxed, self.uprooted) = (true, false);
     }
 
@@ -66,8 +70,13 @@ impl Timers {
         self.uprooted
     }
 
+    /// No record waits for a time.
+    pub(super) fn wait_for_nobody(&mut self) {
+        (self.batch, self.gate) = (self.keep_alive.due() + NEVER, self.keep_alive.due() + NEVER);
+    }
+
     pub(super) fn arm(&mut self) {
-        let earliest = self.keep_alive.due().min(self.ack_check).min(self.report).min(self.batch);
+        let earliest = self.keep_alive.due().min(self.ack_check).min(self.report).min(self.batch).min(self.gate);
         let relaxed = std::mem::take(&mut self.relaxed);
         if relaxed || earliest < self.alarm.deadline() || self.alarm.is_elapsed() {
             self.alarm.as_mut().reset(earliest);

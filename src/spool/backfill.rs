@@ -48,6 +48,13 @@ impl Backfill {
         self.live_from = live_from.collect();
     }
 
+    /// This stream was held: its records below this number are its backlog.
+    pub(super) fn release(&mut self, stream: StreamId, live_from: u64) {
+        if let Some(first) = self.live_from.get_mut(stream.index()) {
+            *first = live_from;
+        }
+    }
+
     /// How many records of the stream may be read, the first of them being `next`.
     pub(super) fn allowance(&mut self, stream: StreamId, next: u64, now_ms: u64) -> usize {
         let is_backlog = self.is_backlog(stream, next);

@@ -155,6 +155,8 @@ pub struct Spool {
     backfill: Backfill,
     /// As configured; a small stream's are smaller.
     segment_bytes: u64,
+    /// Streams that are not read, a bit for each id.
+    held: u64,
     /// No gaps are announced before this time, so that they can grow together.
     quiet_until_ms: u64,
 }
@@ -241,7 +243,8 @@ impl Spool {
         }
         let turns = turns(&options.streams);
         let backfill = Backfill::new(options.backfill_rate, now.mono_ms);
-        let mut spool = Spool { logs, turns, backfill, segment_bytes: options.segment_bytes, quiet_until_ms: 0 };
+        let mut spool =
+            Spool { logs, turns, backfill, held: 0, segment_bytes: options.segment_bytes, quiet_until_ms: 0 };
         for event in events {
             spool.tell(&event, now);
         }
@@ -309,6 +312,18 @@ impl Spool {
         self.backfill.rewind(self.logs.iter().map(|log| log.ledger.next()));
     }
 
+    /// These streams, a bit for each id, are not read; all others are. What a stream has when it is read again is its backlog.
+    pub fn hold(&mut self, streams: u64) {
+        let before = std::mem::replace(&mut self.held, streams);
+        for (log, id) in self.logs.iter().zip(0..).filter(|(_, id)| before & !streams & (1 << id) != 0) {
+            self.backfill.release(StreamId(id), log.ledger.next());
+        }
+    }
+
+    fn is_held(&self, stream: StreamId) -> bool {
+        self.held & (1 << (stream.index() % 64)) != 0
+    }
+
     /// The next records to be published: of the most urgent stream that has any, in turn among equals. A backlog that
     /// has to keep its pace is passed over, and live records of less urgent streams may go before a backlog.
     pub fn read(&mut self, limit: usize, now: Timestamp) -> Option<(StreamId, Vec<Sequenced>, Urgency)> {
@@ -320,6 +335,9 @@ impl Spool {
     fn read_in_turn(&mut self, limit: usize, now: Timestamp) -> Option<(StreamId, Vec<Sequenced>, Urgency)> {
         for place in 0..self.turns.len() {
             let &stream = self.turns.get(place)?;
+            if self.is_held(stream) {
+                continue;
+            }
             let records = self.read_from(stream, limit, now);
             if !records.is_empty() {
                 self.end_turn(place);
@@ -338,6 +356,9 @@ impl Spool {
         let mut backlog = None;
         for place in 0..self.turns.len() {
             let &stream = self.turns.get(place)?;
+            if self.is_held(stream) {
+                continue;
+            }
             let Some(log) = self.logs.get_mut(stream.index()) else { continue };
             let Some(next) = log.next_to_read() else { continue };
             match backlog {

@@ -38,6 +38,7 @@ enum Request {
     Discard { stream: StreamId, seq: u64, reason: Reason, detail: String },
     Grant(usize),
     Rewind { epoch: u64 },
+    Hold(u64),
     Newest { stream: StreamId, topic: &'static str, reply: oneshot::Sender<Option<Sequenced>> },
     Report(oneshot::Sender<Vec<StreamStatus>>),
     Limit { streams: Vec<Stream>, backfill_rate: u32 },
@@ -168,6 +169,11 @@ impl Handle {
         self.send(Request::Rewind { epoch }).await
     }
 
+    /// Records of these streams, a bit for each id, are not pushed until another call says so.
+    pub async fn hold(&self, streams: u64) -> Result<(), Closed> {
+        self.send(Request::Hold(streams)).await
+    }
+
     /// Asks for the newest record on this topic that waits in this stream. What is acknowledged after this call still counts as
     /// waiting.
     pub async fn newest(&self, stream: StreamId, topic: &'static str) -> oneshot::Receiver<Option<Sequenced>> {
@@ -288,6 +294,7 @@ impl Server {
                 self.epoch = epoch;
                 self.lent = 0;
             }
+            Request::Hold(streams) => self.spool.hold(streams),
             Request::Newest { stream, topic, reply } => {
                 let _ = reply.send(self.spool.newest(stream, topic));
             }

@@ -40,6 +40,7 @@ pub fn options(state: &Path, runtime: Option<&Path>, sync: Sync) -> Options {
         when_full: WhenFull::DropOldest,
         priority,
         batch: None,
+        quiet_hours: None,
     };
     Options {
         dir: spool::folder(state),

@@ -31,6 +31,7 @@ fn stream(name: &str, priority: u8) -> Stream {
         when_full: WhenFull::DropOldest,
         priority,
         batch: None,
+        quiet_hours: None,
     }
 }
 

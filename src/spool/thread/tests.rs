@@ -28,6 +28,7 @@ fn options(dir: &Path, sync: Sync) -> Options {
         when_full: WhenFull::DropOldest,
         priority: 1,
         batch: None,
+        quiet_hours: None,
     };
     let streams = ["event", "telemetry", "log"].map(stream).to_vec();
     Options {

@@ -27,6 +27,7 @@ mod managed;
 mod modbus;
 mod mqtt5;
 mod outages;
+mod pacing;
 mod power_cut;
 mod reload;
 mod rig;
