@@ -336,13 +336,21 @@ impl Publisher {
         self.timers.heard();
         let mut next = Some(first);
         let mut acknowledged = 0;
+        // What came before the end counts, also for the back-off.
+        let mut ended = Ok(());
         while let Some(received) = next {
-            match received? {
-                Received::Acknowledged { id, verdict: Verdict::Taken } => {
-                    acknowledged += u64::from(self.acknowledge(id))
+            match received {
+                Ok(Received::Acknowledged { id, verdict: Verdict::Taken }) => {
+                    acknowledged += u64::from(self.acknowledge(id));
                 }
-                Received::Acknowledged { id, verdict: Verdict::Refused(refusal) } => self.refuse(id, &refusal).await?,
-                _ => {}
+                Ok(Received::Acknowledged { id, verdict: Verdict::Refused(refusal) }) => {
+                    self.refuse(id, &refusal).await?;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    ended = Err(error.into());
+                    break;
+                }
             }
             next = connection.receive_ready().await;
         }
@@ -356,7 +364,7 @@ impl Publisher {
             status.acknowledged += acknowledged;
             status.in_flight = in_flight;
         });
-        Ok(())
+        ended
     }
 
     /// Returns whether it was for a record.

@@ -3,7 +3,7 @@
 //! Constraints: it runs in a process group of its own, which is killed with it; whatever it writes is in its folder. It
 //! counts as started when it answers a CONNECT, whatever it says of itself.
 
-use crate::common::authority::Authority;
+use crate::common::authority::{Authority, Identity, NOW};
 use crate::common::wire::Wire;
 use crate::common::{LONG, own_address};
 use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, Packet};
@@ -96,6 +96,20 @@ impl Broker {
     /// Another port at its address.
     pub fn port(&self) -> SocketAddr {
         free(self.address.ip())
+    }
+
+    /// The sidecar comes by TLS, to another port. Returns the broker's certificate.
+    pub fn by_tls(&mut self) -> Identity {
+        let authority = Authority::new();
+        let identity = authority.issue(&self.link.to_string(), NOW);
+        self.door = Door { scheme: "mqtts", address: self.port(), mqtt: format!("ca_file = {:?}\n", authority.own) };
+        self.authority = Some(authority);
+        identity
+    }
+
+    /// The sidecar speaks MQTT 5.
+    pub fn by_mqtt5(&mut self) {
+        self.door.mqtt += "version = \"5\"\n";
     }
 
     /// Configured: starts it with this program, and waits until it answers.

@@ -111,6 +111,30 @@ pub fn nothing_is_ever_lost_over_a_restart_of(mut broker: Broker) {
     assert_eq!(farewell["reason"], "stopped", "{farewell}");
 }
 
+/// With a broker that does not take what is for this topic. Returns the sidecar's account.
+pub fn a_topic_never_holds_up_the_others_of(broker: &Broker, topic: &str, count: u64) -> Value {
+    let relay = Relay::on(broker.link, broker.door.address);
+    let consumer = Subscriber::keeping(broker.address, "p/#");
+    let mut home = Home::new([relay.url()]);
+    home.mqtt = broker.door.mqtt.clone();
+    let sidecar = Sidecar::start(home);
+    for number in 0..count {
+        sidecar.publish(topic, &format!("refused {number}"));
+        sidecar.publish("orders", &format!("allowed {number}"));
+    }
+    consumer.expect_texts(STREAM, (0..count).map(|number| format!("allowed {number}")), LONG);
+    let ledger = sidecar.expect_drained(STREAM);
+    let lost = ledger["quarantined"].as_u64().unwrap();
+    consumer.expect("each loss to be told", SOON, |inbox| {
+        inbox.events("gap").iter().map(|gap| gap["count"].as_u64().unwrap()).sum::<u64>() == lost
+    });
+    consumer.read(|inbox| {
+        inbox.assert_in_order();
+        assert_eq!(inbox.of(STREAM).len(), usize::try_from(count).unwrap(), "nothing else has come");
+    });
+    ledger
+}
+
 /// Waits until each of these records has come once at least, and none that nobody sent; then the sidecar's own account has
 /// to say so too.
 pub fn expect_all(consumer: &Subscriber, sidecar: &Sidecar, texts: &[String]) {

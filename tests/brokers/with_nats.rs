@@ -67,6 +67,12 @@ fn a_restart_never_costs_a_record_or_a_command() {
 }
 
 #[test]
+fn a_topic_that_it_does_not_know_never_holds_up_the_others() {
+    let ledger = matrix::a_topic_never_holds_up_the_others_of(&nats(), "with.dot", 5);
+    assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&5.into(), &5.into()), "{ledger}");
+}
+
+#[test]
 fn no_death_of_the_node_in_use_ever_costs_a_record() {
     let mut rng = Rng::with_seed(seed());
     let mut nodes = cluster();

@@ -3,13 +3,17 @@
 use crate::broker::{Broker, Keeps, Program};
 use crate::matrix;
 
-/// One that uses nothing of the system's service. Its Erlang starts no `epmd`, which would stay behind: not for itself, nor a
+/// One that the sidecar comes to by TLS, and that uses nothing of the system's service. Its Erlang starts no `epmd`, which would stay behind: not for itself, nor a
 /// minute later, when RabbitMQ misses it.
 fn rabbitmq() -> Broker {
-    let broker = Broker::new(Keeps::All);
+    let mut broker = Broker::new(Keeps::All);
+    let server = broker.by_tls();
     let configuration = [
         format!("listeners.tcp.1 = {}", broker.port()),
         format!("mqtt.listeners.tcp.1 = {}", broker.address),
+        format!("mqtt.listeners.ssl.1 = {}", broker.door.address),
+        format!("ssl_options.certfile = {}", server.cert.display()),
+        format!("ssl_options.keyfile = {}", server.key.display()),
         "mqtt.allow_anonymous = true".to_owned(),
         "log.console = true".to_owned(),
         "log.file = false".to_owned(),
