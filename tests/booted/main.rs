@@ -8,6 +8,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/deb.rs"]
+mod deb;
 
 mod access;
 mod companion;

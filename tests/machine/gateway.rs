@@ -5,10 +5,10 @@ use crate::common::mosquitto::Mosquitto;
 use crate::common::relay::Relay;
 use crate::common::sidecar::STREAM;
 use crate::common::subscriber::Subscriber;
-use crate::machine::{self, HOST, Machine};
+use crate::machine::{self, Clock, HOST, Machine};
+use crate::package;
 use serde_json::Value;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
@@ -29,36 +29,25 @@ pub struct Gateway {
 impl Gateway {
     /// Installs everything on the machine and starts the broker alone. `None` where there is no machine.
     pub fn install() -> Option<Self> {
-        let machine = machine::shared()?;
+        Self::install_by(Clock::Time)
+    }
+
+    /// The same on a machine with this clock.
+    pub fn install_by(clock: Clock) -> Option<Self> {
+        let mut machine = machine::shared()?;
+        let package = package::built()?;
+        machine.go_by(clock);
+        if machine.try_run("test -e /etc/systemd/system/gateway.service", b"").is_none_or(|outcome| outcome.code != 0) {
+            package::install(&machine, package);
+            machine.write("/etc/systemd/system/gateway.service", APPLICATION);
+            machine.shell("systemctl daemon-reload && sync");
+        }
         let mosquitto = Mosquitto::start();
         let relay = Relay::on(Ipv4Addr::LOCALHOST, mosquitto.address());
         let subscriber = Subscriber::at(mosquitto.address());
         let gateway = Gateway { mosquitto, relay, subscriber, machine };
-        gateway.install_again();
+        gateway.configure("sync = \"1s\"", "");
         Some(gateway)
-    }
-
-    /// Installs pillion, if it has not been since the power came; the root disk was as the image has it then.
-    pub fn install_again(&self) {
-        let machine = &self.machine;
-        if machine.try_run("test -e /run/installed", b"").is_none_or(|outcome| outcome.code != 0) {
-            let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/aarch64-unknown-linux-gnu/release/pillion");
-            machine.copy(&built, "/usr/bin/pillion");
-            for (inside, content) in [
-                ("/etc/systemd/system/pillion@.service", include_str!("../../systemd/pillion@.service")),
-                ("/etc/systemd/system/gateway.service", APPLICATION),
-                ("/etc/udev/rules.d/60-pillion.rules", include_str!("../../systemd/60-pillion.rules")),
-                ("/etc/sysusers.d/pillion.conf", include_str!("../../systemd/pillion.sysusers")),
-                ("/etc/tmpfiles.d/pillion.conf", include_str!("../../systemd/pillion.tmpfiles")),
-            ] {
-                machine.write(inside, content);
-            }
-            machine.shell(
-                "systemd-sysusers && systemd-tmpfiles --create pillion.conf && systemctl daemon-reload &&
-                udevadm control --reload && udevadm trigger --settle && touch /run/installed",
-            );
-        }
-        self.configure("sync = \"1s\"", "");
     }
 
     /// Writes pillion's configuration with these lines of `[spool]` and these tables.
@@ -68,7 +57,7 @@ impl Gateway {
             "[mqtt]\nservers = [\"mqtt://{HOST}:{port}\"]\ntopic_prefix = \"p\"\n[spool]\n{spool}\n[stream.{STREAM}]\n{tables}\n"
         );
         self.machine.write("/etc/pillion/gateway.toml", text);
-        self.machine.shell("chgrp -R pillion /etc/pillion && chmod 640 /etc/pillion/gateway.toml");
+        self.machine.shell("chgrp pillion /etc/pillion/gateway.toml && chmod 640 /etc/pillion/gateway.toml");
     }
 
     /// Starts pillion and the application, and waits for the link.
@@ -91,6 +80,12 @@ impl Gateway {
     /// A property of pillion's unit, as `systemctl show` has it.
     pub fn property(&self, property: &str) -> String {
         self.machine.shell(&format!("systemctl show --value --property={property} {SIDECAR}"))
+    }
+
+    /// A figure of its control group's memory in bytes: `current` or `peak`.
+    pub fn memory(&self, figure: &str) -> u64 {
+        let group = self.property("ControlGroup");
+        self.machine.shell(&format!("cat /sys/fs/cgroup{group}/memory.{figure}")).parse().unwrap()
     }
 
     /// The status; `Null` where pillion does not answer.

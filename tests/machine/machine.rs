@@ -1,11 +1,13 @@
 //! The machine: it boots, carries out commands, has its button pressed, its adapter pulled and its power cut.
 //!
-//! Constraints: booting takes 15 s or more, so all tests share one machine and take turns; it is booted for the first. It is
+//! Constraints: booting takes seconds, so all tests share one machine and take turns; it is booted for the first. It is
 //! never dropped then, so a shell stands between us and QEMU, which ends it and removes its files when our end of a pipe is
-//! closed, however this process ends. The root disk is as the image has it after each boot; the data disk is the one thing
-//! that outlives a power cut, and holds then what QEMU was given to write: what the kernel had in its page cache is gone.
+//! closed, however this process ends. Two disks outlive a power cut. Both lose what the kernel had in its page cache, and the data
+//! disk also what its own write cache had (`disk`). The root disk is as the image has it when the first test begins.
 
 use crate::common::SOON;
+use crate::disk::{self, Disk, Loss};
+use fastrand::Rng;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long booting may take on a machine that is busy with other tests. It takes 15 to 25 s else.
+/// How long booting may take on a machine that is busy with other tests. It takes 5 to 10 s else.
 const BOOT: Duration = Duration::from_secs(240);
 
 /// Where this machine's loopback device is in QEMU's own network.
@@ -35,9 +37,23 @@ kill -9 $qemu; wait $qemu
 pub struct Machine {
     image: PathBuf,
     folder: PathBuf,
+    disk: Disk,
+    clock: Clock,
     /// From power on to power off.
     life: Life,
 }
+
+/// What the machine's clock goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// Our clock, with two processors that are as fast as QEMU and the other tests let them be.
+    Time,
+    /// While its one processor is busy, by the instructions that it carries out: `PACE` a second, however busy this side is.
+    Instructions,
+}
+
+/// Instructions a second of a processor whose clock goes by them; QEMU wants a power of two of nanoseconds for each.
+pub const PACE: u64 = 500_000_000;
 
 #[derive(Debug)]
 struct Life {
@@ -73,26 +89,43 @@ pub fn shared() -> Option<MutexGuard<'static, Machine>> {
 impl Machine {
     fn boot(image: PathBuf) -> Self {
         let folder = tempfile::tempdir().unwrap().keep();
-        let data = fs::File::create(folder.join("data.img")).unwrap();
-        data.set_len(256 << 20).unwrap();
-        let life = Life::begin(&image, &folder);
-        let machine = Machine { image, folder, life };
+        disk::copy(&image.join("root.img"), &folder.join("root.img"));
+        let disk = Disk::new(&folder);
+        let life = Life::begin(&image, &folder, &disk, Clock::Time);
+        let machine = Machine { image, folder, disk, clock: Clock::Time, life };
         machine.expect_boot();
-        machine.shell("/sbin/mkfs.ext4 -q /dev/disk/by-id/virtio-data");
+        machine.shell("/sbin/mkfs.ext4 -q /dev/disk/by-id/virtio-data && sync");
         machine
     }
 
-    /// Cuts the power and boots again.
-    pub fn cut_power(&mut self) {
+    /// Cuts the power and boots again. Chance has its part in what is left on the data disk.
+    pub fn cut_power(&mut self, rng: &mut Rng) -> Loss {
         self.life.guardian.stdin.take().unwrap().write_all(b"cut\n").unwrap();
         self.life.guardian.wait().unwrap();
-        self.life = Life::begin(&self.image, &self.folder);
+        let loss = self.disk.power_off(rng);
+        self.life = Life::begin(&self.image, &self.folder, &self.disk, self.clock);
         self.expect_boot();
+        loss
+    }
+
+    /// Boots again if the clock is another one.
+    pub fn go_by(&mut self, clock: Clock) {
+        if self.clock != clock {
+            self.clock = clock;
+            self.shell("sync");
+            self.cut_power(&mut Rng::new());
+        }
     }
 
     /// Carries out a command line of bash, as root, with this standard input. `None` if the machine went away meanwhile.
     pub fn try_run(&self, command: &str, input: &[u8]) -> Option<Outcome> {
+        self.try_run_within(SOON, command, input)
+    }
+
+    /// The same for one that takes its time.
+    pub fn try_run_within(&self, limit: Duration, command: &str, input: &[u8]) -> Option<Outcome> {
         let mut connection = self.life.order(command, input).ok()?;
+        connection.set_read_timeout(Some(limit)).ok()?;
         let mut answer = Vec::new();
         // It may also end with an error; what counts is whether all has come.
         let _ = connection.read_to_end(&mut answer);
@@ -194,36 +227,31 @@ impl Machine {
 
 impl Life {
     /// Switches the power on.
-    fn begin(image: &Path, folder: &Path) -> Self {
+    fn begin(image: &Path, folder: &Path, disk: &Disk, clock: Clock) -> Self {
         let path = |name: &str| folder.join(name).display().to_string();
         for name in ["console", "monitor", "usb", "trace"] {
             // Of the life before.
             let _ = fs::remove_file(folder.join(name));
         }
-        let drive = |id: &str, rest: &str| format!("if=none,format=raw,id={id},{rest}");
         let mut command = Command::new("sh");
         command.args(["-c", GUARDIAN, "guardian"]).arg(folder).arg("qemu-system-aarch64");
-        command.args([
-            "-machine",
-            "virt",
-            "-cpu",
-            "cortex-a53",
-            "-smp",
-            "2",
-            "-m",
-            "512",
-            "-accel",
-            "tcg,thread=multi,tb-size=256",
-        ]);
-        command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+        command.args("-machine virt -cpu cortex-a53 -m 512 -nodefaults -no-user-config -no-reboot".split(' '));
+        command.args(match clock {
+            Clock::Time => "-smp 2 -accel tcg,thread=multi,tb-size=256".split(' '),
+            Clock::Instructions => "-smp 1 -accel tcg,thread=single,tb-size=256 -icount shift=1,sleep=on".split(' '),
+        });
+        command.args(["-display", "none"]);
         command.arg("-kernel").arg(image.join("vmlinuz")).arg("-initrd").arg(image.join("initrd"));
-        command.args(["-append", "console=ttyAMA0 quiet panic=-1 net.ifnames=0 systemd.show_status=0"]);
+        let arguments = "console=ttyAMA0 quiet panic=-1 audit=0 mitigations=off cryptomgr.notests net.ifnames=0 systemd.show_status=0";
+        command.args(["-append", arguments]);
         command.args(["-serial", &format!("file:{}", path("console"))]);
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", path("monitor"))]);
-        let root = format!("file={},snapshot=on", image.join("root.img").display());
-        command.args(["-drive", &drive("root", &root), "-device", "virtio-blk-device,drive=root,serial=root"]);
-        let data = format!("file={}", path("data.img"));
-        command.args(["-drive", &drive("data", &data), "-device", "virtio-blk-device,drive=data,serial=data"]);
+        for (id, options) in
+            [("root", format!("format=raw,file={},cache.no-flush=on", path("root.img"))), ("data", disk.power_on())]
+        {
+            command.args(["-drive", &format!("if=none,id={id},{options}")]);
+            command.args(["-device", &format!("virtio-blk-device,drive={id},serial={id}")]);
+        }
         command.args([
             "-netdev",
             "user,id=net,hostfwd=tcp:127.0.0.1:0-:7000",

@@ -1,5 +1,6 @@
 //! pillion on an ARM machine: Debian's kernel for arm64 with its real GPIO character device, real USB, a real disk that loses
-//! its power, all emulated by QEMU; and the binary that `cross/build` makes.
+//! its power, all emulated by QEMU; and the package
+//! that `cross/deb` makes of the binary that `cross/build` has made.
 //!
 //! All tests share one machine, one after the other (`machine`), and what a user would have installed on it (`gateway`); the
 //! broker is on this side:
@@ -22,10 +23,14 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/deb.rs"]
+mod deb;
 
+mod disk;
 mod gateway;
 mod gpio;
 mod machine;
 mod memory;
+mod package;
 mod power;
 mod serial;

@@ -1,13 +1,14 @@
-//! Power cuts of the whole machine with the spool on its data disk; and how much of its memory pillion takes.
+//! Power cuts of the whole machine with the spool on its data disk.
 
 use crate::common::{LONG, seed, sidecar::STREAM};
-use crate::gateway::{Gateway, SIDECAR};
+use crate::gateway::Gateway;
 use fastrand::Rng;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::time::Instant;
 
 /// How often the power is cut. Each cut costs the time that the machine takes to boot.
-const CUTS: u32 = 5;
+const CUTS: u32 = 20;
 
 /// Publishes lines of text to `STREAM`, one each 5 ms, until the power goes, and says of each request what was accepted.
 fn flow(text: &str) -> String {
@@ -32,8 +33,8 @@ fn no_power_cut_of_the_machine_ever_costs_an_acknowledged_record_or_the_next_sta
     let Some(mut gateway) = Gateway::install() else { return };
     let mut rng = Rng::with_seed(seed());
     let mut texts = BTreeMap::new();
+    let start = Instant::now();
     for life in 0..=CUTS {
-        gateway.install_again();
         gateway.machine.shell("mkdir -p /var/lib/pillion && mount /dev/disk/by-id/virtio-data /var/lib/pillion");
         gateway.configure("sync = \"always\"\nsegment_bytes = \"64KiB\"", "");
         // It always starts.
@@ -58,12 +59,13 @@ fn no_power_cut_of_the_machine_ever_costs_an_acknowledged_record_or_the_next_sta
             left -= 1;
         }
         std::thread::sleep(std::time::Duration::from_millis(rng.u64(..50)));
-        gateway.machine.cut_power();
+        let loss = gateway.machine.cut_power(&mut rng);
+        println!("cut {life}: of {} sectors in the disk's write cache {} are lost", loss.at_risk, loss.lost);
         // What was said before the cut, and has not been read yet.
         said.map_while(Result::ok).filter(|line| accepted(line).is_some()).for_each(&mut take);
         gateway.relay.open();
     }
-    println!("{} records were acknowledged over {CUTS} cuts", texts.len());
+    println!("{} records were acknowledged over {CUTS} cuts, in {:?}", texts.len(), start.elapsed());
     let last = *texts.last_key_value().unwrap().0;
     gateway
         .subscriber
@@ -74,27 +76,4 @@ fn no_power_cut_of_the_machine_ever_costs_an_acknowledged_record_or_the_next_sta
         let lost: Vec<_> = texts.iter().filter(|(seq, text)| came.get(seq) != Some(&text.as_str())).collect();
         assert!(lost.is_empty(), "{} of {} are lost: {lost:?}", lost.len(), texts.len());
     });
-}
-
-#[test]
-fn pillion_never_takes_ten_mebibytes_of_the_machine() {
-    let Some(gateway) = Gateway::install() else { return };
-    gateway.start();
-    let memory = |file: &str| -> u64 {
-        let group = format!("/sys/fs/cgroup$(systemctl show -P ControlGroup {SIDECAR})");
-        gateway.machine.shell(&format!("cat {group}/memory.{file}")).parse().unwrap()
-    };
-    let publish = format!(
-        "perl -e 'printf(\"%0128d\\n\", $_) for 1 .. 20000' |
-            pillion publish --instance gateway --topic orders --stream {STREAM}"
-    );
-    // With a broker, then without, then the drain of what has gathered.
-    gateway.machine.shell(&publish);
-    gateway.relay.cut();
-    gateway.machine.shell(&publish);
-    gateway.relay.open();
-    gateway.expect_status("the drain", |status| status["streams"][STREAM]["waiting"] == 0);
-    let (now, peak) = (memory("current"), memory("peak"));
-    println!("pillion's control group has {now} bytes, and had {peak} at its peak");
-    assert!(peak < 10 << 20, "{peak} bytes");
 }
