@@ -27,6 +27,7 @@ mod common;
 mod deb;
 
 mod disk;
+mod footprint;
 mod gateway;
 mod gpio;
 mod machine;
