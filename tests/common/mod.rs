@@ -16,6 +16,7 @@ pub mod fake_broker;
 pub mod http;
 pub mod mosquitto;
 pub mod mqtt5;
+pub mod netns;
 pub mod operator;
 pub mod relay;
 pub mod sidecar;

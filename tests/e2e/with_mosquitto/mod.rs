@@ -6,6 +6,7 @@ use crate::common::sidecar::{Home, Sidecar};
 use crate::common::subscriber::Subscriber;
 
 mod app;
+mod bad_network;
 mod batches;
 mod clients;
 mod commands;
