@@ -118,7 +118,12 @@ impl Rig {
         let mqtt = Mqtt {
             version: Default::default(),
             tls: Default::default(),
-            servers: vec![Server { tls: false, host: "127.0.0.1".into(), port: broker.local_addr().unwrap().port() }],
+            servers: vec![Server {
+                tls: false,
+                websocket: None,
+                host: "127.0.0.1".into(),
+                port: broker.local_addr().unwrap().port(),
+            }],
             client_id: "gw".into(),
             topic_prefix: "p".into(),
             username: None,

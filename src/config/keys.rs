@@ -1,9 +1,9 @@
-//! Every key that exists, every value that the design has and this version has not, and what to say about others.
+//! Every key that exists, and what to say about others.
 
 /// The keys of one kind of table.
 #[derive(Debug)]
 pub(super) struct Schema {
-    /// Its name in [`LATER`]: dotted, without the names that the user gives.
+    /// Dotted, without the names that the user gives.
     name: &'static str,
     /// Where it is, in the user's words.
     title: &'static str,
@@ -232,22 +232,6 @@ const ALL: [&Schema; 20] = [
     &HEALTH,
 ];
 
-/// A value of a key that is documented and not built yet. Building it removes its line.
-struct Later {
-    table: &'static str,
-    key: &'static str,
-    value: &'static str,
-    /// What to do meanwhile.
-    meanwhile: &'static str,
-}
-
-const fn value(table: &'static str, key: &'static str, value: &'static str, meanwhile: &'static str) -> Later {
-    Later { table, key, value, meanwhile }
-}
-
-const LATER: &[Later] =
-    &[value("mqtt", "servers", "ws", "use mqtt:// or mqtts://"), value("mqtt", "servers", "wss", "use mqtts://")];
-
 impl Schema {
     /// Whether this table has this key now.
     pub(super) fn has(&self, key: &str) -> bool {
@@ -257,13 +241,6 @@ impl Schema {
     /// Whether this is one kind of framing.
     fn is_framing(&self) -> bool {
         self.name.starts_with(FRAMING.name)
-    }
-
-    /// What to say about a value that a later version will know.
-    pub(super) fn later_value(&self, key: &str, value: &str) -> Option<String> {
-        let same = |later: &&Later| later.table == self.name && later.key == key && later.value == value;
-        let later = LATER.iter().find(same)?;
-        Some(format!("is not supported by this version of pillion yet; {}", later.meanwhile))
     }
 
     /// What to say about a key that this table has not.
@@ -364,14 +341,6 @@ mod tests {
         assert_eq!(MQTT.nearest("port"), None);
         assert_eq!(MQTT.nearest("x"), None);
         assert_eq!(MQTT.nearest(""), None);
-    }
-
-    #[test]
-    fn a_later_value_is_never_one_of_a_key_that_is_not_there() {
-        for later in LATER {
-            let schema = ALL.iter().find(|schema| schema.name == later.table).unwrap();
-            assert!(schema.has(later.key), "{}.{}", later.table, later.key);
-        }
     }
 
     #[test]

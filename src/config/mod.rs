@@ -245,20 +245,28 @@ pub struct Identity {
 /// One element of `mqtt.servers`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Whether it is spoken to over TLS: `mqtts://`.
+    /// Whether it is spoken to over TLS: `mqtts://`, `wss://`.
     pub tls: bool,
+    /// The path of a WebSocket (RFC 6455), with its query if it has one: `ws://`, `wss://`.
+    pub websocket: Option<String>,
     /// Host name or address; IPv6 without brackets.
     pub host: String,
-    /// TCP port (default 1883, with TLS 8883).
+    /// TCP port (default 1883, with TLS 8883; for WebSockets 80 and 443).
     pub port: u16,
 }
 
 impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        let scheme = match (self.tls, self.websocket.is_some()) {
+            (false, false) => "mqtt",
+            (true, false) => "mqtts",
+            (false, true) => "ws",
+            (true, true) => "wss",
+        };
+        let path = self.websocket.as_deref().unwrap_or_default();
         match self.host.contains(':') {
-            true => write!(f, "{scheme}://[{}]:{}", self.host, self.port),
-            false => write!(f, "{scheme}://{}:{}", self.host, self.port),
+            true => write!(f, "{scheme}://[{}]:{}{path}", self.host, self.port),
+            false => write!(f, "{scheme}://{}:{}{path}", self.host, self.port),
         }
     }
 }

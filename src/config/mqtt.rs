@@ -106,7 +106,7 @@ fn secret(value: &Value, context: &Context<'_>) -> Result<PathBuf, String> {
 
 fn servers(section: &Section<'_>, report: &mut Report<'_>) -> Vec<Server> {
     const EXAMPLE: &str = "servers = [\"mqtt://broker.example:1883\"]";
-    let default = || vec![Server { tls: false, host: "localhost".to_owned(), port: 1883 }];
+    let default = || vec![Server { tls: false, websocket: None, host: "localhost".to_owned(), port: 1883 }];
     let given = section.read(report, "servers", |value| match value {
         Value::List(list) if list.is_empty() => Err(format!("is empty; give at least one, such as {EXAMPLE}")),
         Value::List(list) if list.len() > MOST_SERVERS => {
@@ -145,7 +145,25 @@ impl Server {
     }
 }
 
-/// Reads `mqtt://host[:port]`. No message repeats what may be a password.
+/// How a broker is spoken to.
+struct Scheme {
+    name: &'static str,
+    tls: bool,
+    websocket: bool,
+    port: u16,
+}
+
+const PLAIN: Scheme = Scheme { name: "mqtt", tls: false, websocket: false, port: 1883 };
+const SCHEMES: [Scheme; 4] = [
+    PLAIN,
+    Scheme { name: "mqtts", tls: true, websocket: false, port: 8883 },
+    Scheme { name: "ws", tls: false, websocket: true, port: 80 },
+    Scheme { name: "wss", tls: true, websocket: true, port: 443 },
+];
+/// Where most brokers have it.
+const WEBSOCKET_PATH: &str = "/mqtt";
+
+/// Reads `mqtt://host[:port]`, `wss://host[:port][/path]`. No message repeats what may be a password.
 fn server(text: &str) -> Result<Server, String> {
     if text.contains('@') {
         return Err("a user name or password has no place in the address, which is shown to everyone; write \
@@ -153,23 +171,20 @@ fn server(text: &str) -> Result<Server, String> {
             .to_owned());
     }
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(match host_and_port(text, false) {
+        return Err(match host_and_port(text, &PLAIN) {
             Ok(server) => format!("{} has no scheme; write \"{server}\"", values::quoted(text)),
             Err(_) => not_a_server(text),
         });
     };
-    match scheme.to_ascii_lowercase().as_str() {
-        "mqtt" | "mqtts" => {
-            let tls = scheme.eq_ignore_ascii_case("mqtts");
-            host_and_port(rest, tls).map_err(|problem| format!("{} {problem}", values::quoted(text)))
+    match SCHEMES.iter().find(|known| scheme.eq_ignore_ascii_case(known.name)) {
+        Some(scheme) => host_and_port(rest, scheme).map_err(|problem| format!("{} {problem}", values::quoted(text))),
+        None => {
+            let scheme = values::quoted(&format!("{}://", scheme.to_ascii_lowercase()));
+            Err(format!(
+                "{scheme} is not supported; write mqtts://HOST:PORT for MQTT over TLS, mqtt://HOST:PORT, or \
+                 wss://HOST:PORT/PATH for a WebSocket"
+            ))
         }
-        scheme => Err(match keys::MQTT.later_value("servers", scheme) {
-            Some(later) => format!("{scheme}:// {later}"),
-            None => {
-                let scheme = values::quoted(&format!("{scheme}://"));
-                format!("{scheme} is not supported; write mqtts://HOST:PORT for MQTT over TLS, or mqtt://HOST:PORT")
-            }
-        }),
     }
 }
 
@@ -177,12 +192,18 @@ fn not_a_server(text: &str) -> String {
     format!("{} is not a broker's address; write one such as \"mqtt://broker.example:1883\"", values::quoted(text))
 }
 
-fn host_and_port(text: &str, tls: bool) -> Result<Server, String> {
-    let (scheme, default) = if tls { ("mqtts", 8883) } else { ("mqtt", 1883) };
+fn host_and_port(text: &str, scheme: &Scheme) -> Result<Server, String> {
+    let Scheme { name: scheme, tls, websocket, port: default } = *scheme;
     let advice = format!("write {scheme}://HOST:PORT");
-    if text.contains(['/', '?', '#']) {
-        return Err(format!("has a path; {advice} and nothing behind it"));
-    }
+    let (text, path) = text.split_at_checked(text.find(['/', '?', '#']).unwrap_or(text.len())).unwrap_or((text, ""));
+    let websocket = match path {
+        "" => websocket.then(|| WEBSOCKET_PATH.to_owned()),
+        _ if !websocket => return Err(format!("has a path; {advice} and nothing behind it")),
+        path if path.starts_with('/') && path.chars().all(|c| c.is_ascii_graphic() && c != '#') => {
+            Some(path.to_owned())
+        }
+        _ => return Err(format!("has no valid path; {advice}/PATH, in ASCII and without #")),
+    };
     let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
         Some(Some((address, port))) if address.parse::<Ipv6Addr>().is_ok() => (address, port),
         Some(_) => {
@@ -202,7 +223,7 @@ fn host_and_port(text: &str, tls: bool) -> Result<Server, String> {
         _ => None,
     };
     match port {
-        Some(port) => Ok(Server { tls, host: host.to_owned(), port }),
+        Some(port) => Ok(Server { tls, websocket, host: host.to_owned(), port }),
         None => Err(format!("has no valid port; give 1 to 65535, or none for {default}")),
     }
 }
@@ -226,7 +247,7 @@ fn tls(section: &Section<'_>, report: &mut Report<'_>, context: &Context<'_>, se
         for key in
             ["ca_file", "cert_file", "key_file", "server_name", "alpn"].into_iter().filter(|key| section.has(key))
         {
-            let message = "is not used: no server has mqtts://, so nothing is encrypted".to_owned();
+            let message = "is not used: no server has mqtts:// or wss://, so nothing is encrypted".to_owned();
             report.warning(section.place(key), section.key(key), message);
         }
     }

@@ -204,17 +204,9 @@ impl<'t> Section<'t> {
         convert(&node.value).map_err(noted).ok()
     }
 
-    /// Like [`Section::read`] for one of a few words; values that a later version knows get their own answer.
+    /// Like [`Section::read`] for one of a few words.
     pub(super) fn choice<T: Copy>(&self, report: &mut Report<'_>, key: &str, options: &[(&str, T)]) -> Option<T> {
-        self.read(report, key, |value| {
-            let later = |text: &str| self.schema.later_value(key, text);
-            match value {
-                Value::Text(text) if later(text).is_some() => {
-                    Err(format!("{} {}", values::show(value), later(text).unwrap_or_default()))
-                }
-                value => values::choice(value, options),
-            }
-        })
+        self.read(report, key, |value| values::choice(value, options))
     }
 
     /// Like [`Section::read`] for a key that must be there; `example` is what to write.

@@ -329,12 +329,12 @@ const WRONG: &[(&str, &str)] = &[
         "2:11: mqtt.servers: is empty; give at least one, such as servers = [\"mqtt://broker.example:1883\"]",
     ),
     (
-        "[mqtt]\nservers = [\"wss://broker\", \"tcp://broker\", \"broker:1883\", \"mqtt://gw:secret@broker\"]",
-        "2:12: mqtt.servers[0]: wss:// is not supported by this version of pillion yet; use mqtts://\n\
-         2:28: mqtt.servers[1]: \"tcp://\" is not supported; write mqtts://HOST:PORT for MQTT over TLS, or \
-         mqtt://HOST:PORT\n\
-         2:44: mqtt.servers[2]: \"broker:1883\" has no scheme; write \"mqtt://broker:1883\"\n\
-         2:59: mqtt.servers[3]: a user name or password has no place in the address, which is shown to everyone; write \
+        "[mqtt]\nservers = [\"wss://broker#\", \"tcp://broker\", \"broker:1883\", \"mqtt://gw:secret@broker\"]",
+        "2:12: mqtt.servers[0]: \"wss://broker#\" has no valid path; write wss://HOST:PORT/PATH, in ASCII and without #\n\
+         2:29: mqtt.servers[1]: \"tcp://\" is not supported; write mqtts://HOST:PORT for MQTT over TLS, mqtt://HOST:PORT, \
+         or wss://HOST:PORT/PATH for a WebSocket\n\
+         2:45: mqtt.servers[2]: \"broker:1883\" has no scheme; write \"mqtt://broker:1883\"\n\
+         2:60: mqtt.servers[3]: a user name or password has no place in the address, which is shown to everyone; write \
          mqtts://HOST:PORT and give username and password_file",
     ),
     (
@@ -646,7 +646,10 @@ fn a_batch_that_costs_flash_never_goes_without_a_warning() {
 #[test]
 fn keys_for_tls_never_stand_unused_without_a_warning() {
     let told = warnings("[mqtt]\nca_file = \"ca.pem\"\nservers = [\"mqtt://localhost\"]");
-    assert_eq!(told, ["gateway.toml:2:11: mqtt.ca_file: is not used: no server has mqtts://, so nothing is encrypted"]);
+    assert_eq!(
+        told,
+        ["gateway.toml:2:11: mqtt.ca_file: is not used: no server has mqtts:// or wss://, so nothing is encrypted"]
+    );
     let none: [String; 0] = [];
     assert_eq!(warnings("[mqtt]\nca_file = \"ca.pem\"\nservers = [\"mqtts://broker.example\"]"), none);
 }

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //!               ┌ v4: MQTT 3.1.1 ──────────┐
-//! Connection ──>│                           ├──> bytes ──> transport: TCP, TLS ──> broker
+//! Connection ──>│                           ├──> bytes ──> transport: TCP, TLS, WebSocket ──> broker
 //!               └ v5: MQTT 5, reason, alias ┘
 //! ```
 //!
@@ -28,6 +28,7 @@ pub mod tls;
 mod transport;
 mod v4;
 mod v5;
+mod websocket;
 
 use crate::config::{MqttVersion, Server};
 use bytes::{Bytes, BytesMut};

@@ -1,4 +1,4 @@
-//! The byte stream to a broker: host name, TCP, TLS, and whole packets out of the bytes.
+//! The byte stream to a broker: host name, TCP, TLS, WebSocket, and whole packets out of the bytes.
 //!
 //! Both versions of MQTT cut the stream in the same way (section 2.2 of both): one byte for the packet's kind, one to four for the
 //! length of the rest, the rest.
@@ -9,6 +9,7 @@
 
 use super::LinkError;
 use super::tls::{Setup, TlsError};
+use super::websocket::WebSocket;
 use crate::config::Server;
 use bytes::BytesMut;
 use rustix::net::sockopt::set_tcp_user_timeout;
@@ -67,6 +68,17 @@ impl Transport {
                     true => LinkError::Tls(TlsError::HungUp),
                     false => of_io(error, tls),
                 })?)
+            }
+        };
+        let stream = match &server.websocket {
+            None => stream,
+            Some(path) => {
+                let host = match server.host.contains(':') {
+                    true => format!("[{}]:{}", server.host, server.port),
+                    false => format!("{}:{}", server.host, server.port),
+                };
+                let opened = WebSocket::open(stream, &host, path).await;
+                Box::new(opened.map_err(|error| of_io(error, tls))?)
             }
         };
         Ok(Transport { stream, local, incoming: BytesMut::new(), outgoing: BytesMut::new(), max_incoming })

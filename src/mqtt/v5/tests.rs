@@ -6,7 +6,7 @@ use rumqttc::v5::mqttbytes::v5 as codec;
 
 fn server(url: &str) -> Server {
     let (host, port) = url.rsplit_once(':').unwrap();
-    Server { tls: true, host: host.to_owned(), port: port.parse().unwrap() }
+    Server { tls: true, websocket: None, host: host.to_owned(), port: port.parse().unwrap() }
 }
 
 fn v5() -> V5 {

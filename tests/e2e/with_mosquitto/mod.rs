@@ -35,6 +35,7 @@ mod rig;
 mod services;
 mod settings;
 mod tls;
+mod websocket;
 
 /// A broker behind a link, with a consumer that hears all of it.
 struct World {
