@@ -190,6 +190,9 @@ impl Listener {
             if let Some(server) = self.dialer.at().0 {
                 failed(&self.wiring.status, server, lost.to_string(), (self.wiring.clock)().wall_ms);
             }
+            if let Lost::Link(LinkError::Redirected { to: Some(to), .. }) = lost {
+                self.dialer.redirected(to);
+            }
         }
     }
 

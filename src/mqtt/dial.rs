@@ -169,7 +169,12 @@ impl Dialer {
                     self.connected();
                     return Some(*connection);
                 }
-                Tried::Failed(error) => tell(&server, self.failover.listed(), News::Failed(&error)),
+                Tried::Failed(error) => {
+                    tell(&server, self.failover.listed(), News::Failed(&error));
+                    if let LinkError::Redirected { to: Some(to), .. } = error {
+                        self.redirected(to);
+                    }
+                }
                 Tried::Again | Tried::Stop => return None,
             }
         }

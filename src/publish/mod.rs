@@ -287,6 +287,9 @@ impl Publisher {
                 Err(lost) => {
                     self.show_lost(&lost);
                     self.dialer.lost();
+                    if let Lost::Link(LinkError::Redirected { to: Some(to), .. }) = lost {
+                        self.dialer.redirected(to);
+                    }
                 }
             }
         }

@@ -146,6 +146,11 @@ pub struct Broker {
 impl Broker {
     /// Starts it.
     pub fn start(script: Script) -> Self {
+        Broker::start_with(script, None)
+    }
+
+    /// With this answer to every CONNECT instead of the script's.
+    pub fn start_with(script: Script, opening: Option<Vec<u8>>) -> Self {
         let listener = TcpListener::bind((own_address(), 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let account = Arc::new(Watched::new(Account::default()));
@@ -160,10 +165,11 @@ impl Broker {
                 });
                 let Some(number) = number else { break };
                 let account = Arc::clone(&shared);
+                let opening = opening.clone().or_else(|| (script.opening)(number));
                 std::thread::spawn(move || {
                     let closing = client.try_clone().unwrap();
                     // An error is the client's leaving, which is its right.
-                    let _ = serve(Wire::new(client), number, script, &account);
+                    let _ = serve(Wire::new(client), opening, script, &account);
                     let _ = closing.shutdown(Shutdown::Both);
                 });
             }
@@ -210,9 +216,9 @@ impl Drop for Broker {
     }
 }
 
-fn serve(mut wire: Wire, number: u64, script: Script, account: &Watched<Account>) -> io::Result<()> {
+fn serve(mut wire: Wire, opening: Option<Vec<u8>>, script: Script, account: &Watched<Account>) -> io::Result<()> {
     let Packet::Connect(..) = wire.read()? else { return Ok(()) };
-    let Some(opening) = (script.opening)(number) else { return Ok(()) };
+    let Some(opening) = opening else { return Ok(()) };
     wire.stream.write_all(&opening)?;
     let mut aliases: HashMap<u16, Bytes> = HashMap::new();
     loop {

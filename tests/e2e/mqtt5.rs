@@ -151,3 +151,20 @@ fn a_broker_that_keeps_nothing_never_goes_unnoticed() {
     let link = sidecar.status()["link"].clone();
     assert!(link["notices"][0].as_str().is_some_and(|text| text.contains("keeps no messages")), "{link}");
 }
+
+#[test]
+fn a_broker_that_sends_us_on_is_never_asked_twice() {
+    let there = Broker::start(Script { opening: accept, reply: take });
+    // CONNACK, server moved, with a reference to the other one.
+    let reference = there.url().trim_start_matches("mqtt://").to_owned();
+    let length = u8::try_from(reference.len()).unwrap();
+    let properties = [&[0x1c, 0, length], reference.as_bytes()].concat();
+    let answer = [&[0x20, length + 6, 0, 0x9d, length + 3], &properties[..]].concat();
+    let here = Broker::start_with(Script { opening: |_| None, reply: take }, Some(answer));
+    let sidecar = start(&here);
+    sidecar.publish("orders", "one");
+    there.expect("the record", SOON, |account| account.texts(ORDERS) == ["one"]);
+    let status = sidecar.expect_status("a connection", |status| status["link"]["state"] == "connected");
+    assert_eq!(status["link"]["server"], there.url(), "{status:#}");
+    assert_eq!(here.read(|account| account.connections), 1);
+}
