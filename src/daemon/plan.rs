@@ -12,6 +12,7 @@ use crate::config::modbus::Bus;
 use crate::config::{Config, Direction, Gpio, Mqtt, Serial, Stream};
 use crate::homeassistant;
 use crate::publish::Link;
+use std::time::Duration;
 
 /// Tables and keys that can be changed while pillion runs.
 const CHANGEABLE: [&str; 7] = ["serial", "modbus", "gpio", "stream", "mqtt", "health", "homeassistant"];
@@ -177,7 +178,7 @@ fn link(old: &Settings, new: &Settings) -> Link {
 
 /// `[mqtt]` without the keys that no connection depends on.
 fn connection(mqtt: &Mqtt) -> Mqtt {
-    Mqtt { inflight: 0, ack_timeout: std::time::Duration::ZERO, backfill_rate: 0, ..mqtt.clone() }
+    Mqtt { inflight: 0, ack_timeout: Duration::ZERO, backfill_rate: 0, budget: None, ..mqtt.clone() }
 }
 
 #[cfg(test)]
@@ -244,6 +245,7 @@ mod tests {
     fn a_connection_is_never_dropped_for_what_it_does_not_depend_on() {
         let keep = |new: &str| actions_between("", new);
         assert_eq!(keep("[mqtt]\ninflight = 7\nack_timeout = \"7s\""), [Action::Publish(Link::Keep)]);
+        assert_eq!(keep("[mqtt]\nbudget = \"1MiB/day\""), [Action::Publish(Link::Keep)]);
         assert_eq!(keep("[mqtt]\nbackfill_rate = 7"), [Action::Limits, Action::Publish(Link::Keep)]);
         assert_eq!(keep("[stream.log]\nmax_age = \"1d\""), [Action::Limits, Action::Publish(Link::Keep)]);
         assert_eq!(keep("[health]\ninterval = \"7s\""), [Action::Health]);

@@ -129,17 +129,21 @@ impl Flows {
             match action {
                 Action::StopDevice(name) => tracing::info!(device = name, "device {name}: stopped"),
                 Action::StartDevice(device) => self.devices.start(Device::clone(device)),
+                _ => {}
+            }
+        }
+        // At once: nobody shall take one that is changed for one that is gone.
+        self.devices.announce(plan::devices(&settings.config));
+        for action in &actions {
+            match action {
+                Action::StopDevice(_) | Action::StartDevice(_) | Action::Health => {}
                 Action::Limits => {
                     let Config { streams, mqtt, .. } = &settings.config;
                     // A closed spool ends the publisher, which is noticed.
                     let _ = self.spool.limit(streams.clone(), mqtt.backfill_rate).await;
                 }
-                Action::Health => {}
                 Action::Listen => self.listen_anew(&settings).await,
                 Action::Publish(link) => self.publish_anew(&settings, *link).await,
-            }
-            if let Action::StartDevice(_) | Action::StopDevice(_) = action {
-                self.devices.announce(plan::devices(&settings.config));
             }
         }
         self.health_settings.send_replace(health_settings(&settings.config, &self.listening));

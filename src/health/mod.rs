@@ -338,6 +338,11 @@ impl HealthFlow {
 
     /// Looks at everything and tells systemd. Returns the names of what is wrong, too.
     async fn look(&mut self) -> (Status, Vec<String>) {
+        // Whoever asks behind a reload hears of what there is since.
+        if self.wiring.roster.has_changed().unwrap_or(false) {
+            self.meet();
+            self.retain();
+        }
         let (status, complaints) = self.status().await;
         if !*self.wiring.stop.borrow() {
             self.systemd.status(&headline(&status));

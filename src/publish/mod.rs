@@ -242,9 +242,12 @@ impl Publisher {
         let mut fresh = Publisher::new(mqtt, streams, password, farewell, wiring);
         fresh.gate.follow(&self.gate);
         // Batches of earlier epochs may still come, and what was sent once stays sent.
-        let Publisher { dialer, kept, said, refused, epoch, highest, .. } = self;
-        let dialer = if kept.is_some() { dialer } else { fresh.dialer };
-        Publisher { dialer, kept, said, refused, epoch, highest, ..fresh }
+        let Publisher { dialer, kept, said, refused, poison, epoch, highest, .. } = self;
+        match kept {
+            None => Publisher { epoch, highest, ..fresh },
+            // Another broker may take what this one does not.
+            kept @ Some(_) => Publisher { dialer, kept, said, refused, poison, epoch, highest, ..fresh },
+        }
     }
 
     /// Runs until `leave` says so, or the spool is gone; then the flow may be renewed.

@@ -266,3 +266,92 @@ fn a_hang_up_signal_never_ends_pillion_but_has_it_read_its_configuration() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("has not changed"), "{output:?}");
     assert_eq!(sidecar.terminate().code(), Some(0));
 }
+
+#[test]
+fn forty_reloads_in_a_row_never_lose_a_record_nor_leave_anything_open() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let world = World::new();
+    let mut home = world.home();
+    let devices = ["a", "b", "c", "d"].map(|name| (name, Device::at(home.path(name))));
+    home.tables = tables(&[]);
+    let mut sidecar = Sidecar::start(home);
+    world.expect_online();
+    let mut open = 0;
+    let mut texts = Vec::new();
+    for round in 0..40 {
+        match random.u8(0..6) {
+            0 => world.relay.cut(),
+            1 | 2 => world.relay.open(),
+            _ => {}
+        }
+        let lines = |random: &mut fastrand::Rng| match random.bool() {
+            true => format!("baud = {}", random.choice([300, 9600]).unwrap()),
+            false => "commands = {}".to_owned(),
+        };
+        let mut chosen: Vec<(&str, &Path, String)> = Vec::new();
+        for (name, device) in &devices {
+            if random.bool() {
+                chosen.push((name, device.path(), lines(&mut random)));
+            }
+        }
+        let chosen: Vec<(&str, &Path, &str)> =
+            chosen.iter().map(|(name, path, more)| (*name, *path, more.as_str())).collect();
+        let mqtt = format!("inflight = {}\nkeep_alive = \"{}s\"", random.u8(1..100), random.u8(20..22));
+        let quota = format!("[stream.telemetry]\nmax_bytes = \"{}MiB\"\n", random.u8(2..9));
+        for number in 0..5 {
+            texts.push(format!("record {round} {number}"));
+            sidecar.publish("x", texts.last().unwrap());
+        }
+        let answer = reload(&mut sidecar, &(tables(&chosen) + &quota), &mqtt);
+        assert_eq!(answer.code, 200, "{answer:?}");
+        let status = sidecar.status();
+        let there: Vec<&str> = status["devices"].as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected: Vec<&str> = chosen.iter().map(|(name, ..)| *name).collect();
+        expected.sort_unstable();
+        assert_eq!(there, expected);
+    }
+    world.relay.open();
+    world.subscriber.expect_texts("work", texts, SOON);
+    sidecar.expect_drained("work");
+    world.subscriber.read(|inbox| inbox.assert_in_order());
+    // As few as at the start of the same configuration.
+    for round in 0..3 {
+        let plain = tables(&[]);
+        assert_eq!(reload(&mut sidecar, &plain, &format!("keep_alive = \"3{round}s\"")).code, 200);
+        sidecar.expect_status("the link", |status| status["link"]["state"] == "connected");
+        open = if round == 0 { sidecar.descriptors() } else { open };
+    }
+    sidecar.expect_status("all descriptors to be closed", |_| sidecar.descriptors() <= open);
+    // Nor do devices that are gone leave a state at the broker.
+    let late = crate::common::subscriber::Subscriber::at(world.mosquitto.address());
+    late.flush();
+    late.read(|inbox| {
+        let states = inbox.messages.iter().filter(|message| message.topic.starts_with("p/device/")).count();
+        assert_eq!(states, 0, "{:?}", inbox.messages);
+    });
+}
+
+#[test]
+fn home_assistant_never_learns_of_a_change_only_after_a_restart() {
+    let world = World::new();
+    let mut home = world.home();
+    let meter = Device::at(home.path("meter"));
+    home.tables = tables(&[("meter", meter.path(), "")]) + "[homeassistant]\nenable = true\n";
+    let mut sidecar = Sidecar::start(home);
+    let of = |inbox: &crate::common::subscriber::Inbox, device: &str, is_empty: bool| {
+        inbox.messages.iter().rev().any(|message| {
+            message.topic.starts_with("homeassistant/")
+                && message.topic.contains(device)
+                && message.payload.is_empty() == is_empty
+        })
+    };
+    world.subscriber.expect("the meter to be announced", SOON, |inbox| of(inbox, "meter", false));
+    let pump = Device::at(sidecar.home.path("pump"));
+    let tables = tables(&[("pump", pump.path(), "")]) + "[homeassistant]\nenable = true\n";
+    assert_eq!(ended(&reload(&mut sidecar, &tables, "")), (200, "applied"));
+    world.subscriber.expect("the pump to be announced", SOON, |inbox| of(inbox, "pump", false));
+    world.subscriber.expect("the meter to be deleted", SOON, |inbox| of(inbox, "meter", true));
+    assert_eq!(sidecar.status()["link"]["connects"], 1);
+}
