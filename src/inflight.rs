@@ -82,6 +82,11 @@ impl Window {
         self.size = usize::from(size.max(1));
     }
 
+    /// When the message with this packet id was sent, in milliseconds.
+    pub fn sent_ms(&self, id: u16) -> Option<u64> {
+        self.slots.get(&id).map(|(_, since)| *since)
+    }
+
     /// What this packet id stands for.
     pub fn stands_for(&self, id: u16) -> Option<Sent> {
         self.slots.get(&id).map(|(sent, _)| *sent)

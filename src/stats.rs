@@ -124,6 +124,9 @@ pub struct LinkStatus {
     pub connects: u64,
     /// Messages sent and not acknowledged yet.
     pub in_flight: u64,
+    /// Messages that may be under way on the present link: `mqtt.inflight` at most.
+    #[serde(default)]
+    pub window: u64,
     /// PUBACKs for records so far.
     pub acknowledged: u64,
     /// Records that had to be sent again after a lost connection.

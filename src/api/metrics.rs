@@ -76,7 +76,7 @@ const GENERAL: [Family<Status>; 4] = [
     }),
 ];
 
-const LINK: [Family<LinkStatus>; 15] = [
+const LINK: [Family<LinkStatus>; 16] = [
     gauge("pillion_link_up", "Whether the broker is connected.", |link| {
         Some(Value::Flag(matches!(link.state, LinkState::Connected | LinkState::Draining)))
     }),
@@ -86,6 +86,9 @@ const LINK: [Family<LinkStatus>; 15] = [
     counter("pillion_link_connects", "Connections that the broker accepted.", |link| Some(Value::Count(link.connects))),
     gauge("pillion_link_in_flight", "Messages sent and not acknowledged yet.", |link| {
         Some(Value::Count(link.in_flight))
+    }),
+    gauge("pillion_link_window", "Messages that may be under way on the present link.", |link| {
+        Some(Value::Count(link.window))
     }),
     counter("pillion_link_acknowledged", "Acknowledgements of messages with records.", |link| {
         Some(Value::Count(link.acknowledged))
@@ -589,7 +592,7 @@ mod tests {
              pillion_device_not_text_total{device=\"meter\",kind=\"serial\"} 0\n# EOF\n"
         );
         assert!(of("pillion_device_bytes").contains("# UNIT pillion_device_bytes bytes\n"));
-        assert_eq!(families.len(), 43, "families");
+        assert_eq!(families.len(), 44, "families");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::queue::{Ready, Taken};
 use super::timers::NEVER;
 use super::{Leave, Link, Lost, Publisher, STATUS_TOPIC, about};
 use crate::config::MqttVersion;
+use crate::congestion::Congestion;
 use crate::inflight::{Acknowledged, Sent};
 use crate::mqtt::dial::{MOVE, Sight, UPROOTED};
 use crate::mqtt::keep_alive::Due;
@@ -96,7 +97,7 @@ impl Publisher {
         self.review().await?;
         self.rewind().await?;
         self.timers.restart(terms.keep_alive);
-        self.most_in_flight = self.mqtt.inflight.min(terms.receive_maximum);
+        self.congestion = Congestion::new(self.mqtt.inflight.min(terms.receive_maximum), self.now_ms());
         self.refused.reset();
         self.widen();
         self.outbox.clear();
@@ -360,15 +361,23 @@ impl Publisher {
             self.timers.report = self.timers.report.min(report);
         }
         let in_flight = u64::try_from(self.window.in_flight()).unwrap_or(u64::MAX);
+        let window = u64::from(self.congestion.size());
         self.count(|status| {
             status.acknowledged += acknowledged;
             status.in_flight = in_flight;
+            status.window = window;
         });
         ended
     }
 
     /// Returns whether it was for a record.
     pub(super) fn acknowledge(&mut self, id: u16) -> bool {
+        let now_ms = self.now_ms();
+        if let Some(sent_ms) = self.window.sent_ms(id)
+            && self.congestion.acknowledged(sent_ms, now_ms)
+        {
+            self.widen();
+        }
         if let Some(Sent::Records { stream, first, .. }) = self.window.stands_for(id) {
             let is_widened = [self.refused.taken((stream, first)), self.poison.answered((stream, first))];
             if is_widened.contains(&true) {

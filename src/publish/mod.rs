@@ -34,6 +34,7 @@ mod shown;
 mod timers;
 
 use crate::config::{Mqtt, Server, Stream};
+use crate::congestion::Congestion;
 use crate::inflight::Window;
 use crate::mqtt::dial::{Dialer, News};
 use crate::mqtt::{About, Connection, LinkError, Message, Purpose, Session};
@@ -158,8 +159,8 @@ pub struct Publisher {
     wiring: Wiring,
     dialer: Dialer,
     window: Window,
-    /// What of the window the present broker allows.
-    most_in_flight: u16,
+    /// How much of the window the present link bears.
+    congestion: Congestion,
     refused: Refused,
     poison: Poison,
     /// The topic of the message that was sent last, while one is sent at a time.
@@ -203,7 +204,7 @@ impl Publisher {
         let gate = Gate::new(mqtt.budget, &streams, file.as_deref(), (wiring.clock)());
         Publisher {
             window: Window::new(mqtt.inflight, streams.len()),
-            most_in_flight: mqtt.inflight,
+            congestion: Congestion::new(mqtt.inflight, 0),
             refused: Refused::new(),
             poison: Poison::default(),
             latest_topic: String::new(),

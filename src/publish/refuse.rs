@@ -74,7 +74,7 @@ impl Publisher {
     /// Makes the window as wide as it may be now.
     pub(super) fn widen(&mut self) {
         let one = self.refused.is_probing() || self.poison.is_careful();
-        self.window.resize(if one { 1 } else { self.most_in_flight });
+        self.window.resize(if one { 1 } else { self.congestion.size() });
     }
 
     /// The connection is lost. If it is always the same message that ends it, that is given up.
