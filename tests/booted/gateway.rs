@@ -158,6 +158,13 @@ impl Gateway {
         http::request(&socket, method, target, "text/plain", body.as_bytes())
     }
 
+    /// Runs a script as a user; returns its exit code and all that it said.
+    pub fn as_user(&self, user: &str, script: &str) -> (Option<i32>, String) {
+        let output = self.container.run(&["runuser", "--user", user, "--", "sh", "-c", script]);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    }
+
     /// Publishes one record to `STREAM`, that must be accepted.
     pub fn publish(&self, text: &str) {
         let answer = self.request("POST", &format!("/v1/publish?topic=orders&stream={STREAM}"), text).unwrap();

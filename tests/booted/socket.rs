@@ -8,13 +8,6 @@ const UNIT: &str = "pillion@gateway.socket";
 const SOCKET: &str = "/run/pillion/gateway/pillion.sock";
 const CURL: &str = "curl -sS --max-time 30 --unix-socket /run/pillion/gateway/pillion.sock";
 
-/// Runs a script as a user; returns its exit code and all that it said.
-fn as_user(gateway: &Gateway, user: &str, script: &str) -> (Option<i32>, String) {
-    let output = gateway.container.run(&["runuser", "--user", user, "--", "sh", "-c", script]);
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
-}
-
 /// Owner, group, mode and number of the socket, and owner, group and mode of its folder.
 fn socket(gateway: &Gateway) -> (String, String, String) {
     let stat = |format: &str, path: &str| gateway.container.shell(&format!("stat --format='{format}' {path}"));
@@ -24,7 +17,7 @@ fn socket(gateway: &Gateway) -> (String, String, String) {
 /// An application's first word, before anything of pillion runs.
 fn publish(gateway: &Gateway, user: &str, text: &str) {
     let target = format!("'http://localhost/v1/publish?topic=orders&stream={STREAM}'");
-    let (code, answer) = as_user(gateway, user, &format!("{CURL} --data-binary '{text}' {target}"));
+    let (code, answer) = gateway.as_user(user, &format!("{CURL} --data-binary '{text}' {target}"));
     assert_eq!(code, Some(0), "{answer}");
     assert_eq!(serde_json::from_str::<Value>(&answer).unwrap()["accepted"], 1, "{answer}");
 }
@@ -36,13 +29,13 @@ fn users(gateway: &Gateway) {
 /// What every user gets, whoever has made the socket.
 fn expect_access(gateway: &Gateway) {
     let status = format!("{CURL} http://localhost/v1/status");
-    let (code, document) = as_user(gateway, "member", &status);
+    let (code, document) = gateway.as_user("member", &status);
     assert_eq!(code, Some(0), "{document}");
     assert_eq!(serde_json::from_str::<Value>(&document).unwrap()["instance"], "gateway");
-    let (code, screen) = as_user(gateway, "member", "pillion status --instance gateway");
+    let (code, screen) = gateway.as_user("member", "pillion status --instance gateway");
     assert_eq!(code, Some(0), "{screen}");
-    assert_eq!(as_user(gateway, "stranger", &status).0, Some(7), "it could not connect");
-    assert_eq!(as_user(gateway, "stranger", "pillion status --instance gateway").0, Some(69));
+    assert_eq!(gateway.as_user("stranger", &status).0, Some(7), "it could not connect");
+    assert_eq!(gateway.as_user("stranger", "pillion status --instance gateway").0, Some(69));
 }
 
 #[test]
@@ -54,7 +47,7 @@ fn a_client_that_comes_first_never_finds_nobody() {
     assert_eq!(gateway.container.property(SIDECAR, "ActiveState"), "inactive");
     let (owner, number, _) = socket(&gateway);
     assert_eq!(owner, "pillion:pillion 660");
-    assert_eq!(as_user(&gateway, "stranger", &format!("{CURL} http://localhost/v1/status")).0, Some(7));
+    assert_eq!(gateway.as_user("stranger", &format!("{CURL} http://localhost/v1/status")).0, Some(7));
     assert_eq!(gateway.container.property(SIDECAR, "ActiveState"), "inactive", "who is refused starts nothing");
 
     // pillion is started for the first word, and what it is bound to with it.
