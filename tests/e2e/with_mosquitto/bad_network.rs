@@ -76,6 +76,8 @@ fn a_half_open_link_never_holds_records_back_for_longer_than_ack_timeout() {
     assert_eq!(status["link"]["ack_timeouts"], 1, "{status:#}");
     assert_eq!(status["link"]["servers"][0]["failures"], 1, "{status:#}");
     assert_eq!(status["health"]["state"], "degraded", "{status:#}");
+    let warning = status["link"]["servers"][0]["warning"].as_str().unwrap_or_default();
+    assert!(warning.starts_with("plain MQTT to a remote host: all that goes to 10.77.0.2"), "{status:#}");
     // The way there is a black hole: a try has its end.
     world.sidecar.expect_status("a try to come to its end", |status| {
         let failures = status["link"]["servers"][0]["failures"].as_u64();

@@ -1,7 +1,9 @@
 //! TLS with a real mosquitto: what gets through, and what is said of each of the usual mistakes.
 
+use crate::common::LONG;
 use crate::common::authority::{Authority, Identity, NOW};
 use crate::common::mosquitto::Mosquitto;
+use crate::common::relay::Relay;
 use crate::common::sidecar::{Home, STREAM, Sidecar};
 use crate::common::subscriber::Subscriber;
 use std::fs;
@@ -64,6 +66,28 @@ fn records_never_travel_but_to_a_broker_that_proves_who_it_is() {
     let status = sidecar.status();
     assert_eq!(status["link"]["server"], format!("mqtts://{}", broker.tls));
     assert_eq!(status["link"]["tls_failures"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_look_at_the_first_server_is_never_taken_for_the_end_of_the_second() {
+    let authority = Authority::new();
+    let start = || Broker::start(&authority, |_| authority.issue("broker", NOW), false);
+    let [first, second] = [start(), start()];
+    let relay = Relay::to(first.tls);
+    let mut home = Home::new([format!("mqtts://{}", relay.address()), format!("mqtts://{}", second.tls)]);
+    home.mqtt = format!("ca_file = {:?}\nserver_name = \"broker\"\nfall_back = \"1s\"", authority.own);
+    let sidecar = Sidecar::start(home);
+    let states = |status: &serde_json::Value| [0, 1].map(|place| status["link"]["servers"][place]["state"].clone());
+    sidecar.expect_status("the first server", |status| states(status) == ["connected", "untried"]);
+    relay.cut();
+    sidecar.expect_status("the second server", |status| states(status) == ["failed", "connected"]);
+    // Looks that are cut off before the handshake is done change nothing.
+    let tries = relay.tries();
+    relay.expect_tries(tries + 2, LONG);
+    assert_eq!(sidecar.status()["link"]["connects"], 2);
+    relay.open();
+    let status = sidecar.expect_status("the first server again", |status| states(status) == ["connected", "left"]);
+    assert_eq!(status["link"]["connects"], 3, "{status:#}");
 }
 
 #[test]
