@@ -26,7 +26,7 @@ pub enum Sent {
         /// The sequence number of the last one: the same, if there is one only. Numbers between the two may be missing.
         last: u64,
     },
-    /// A retained message, which the spool knows nothing of.
+    /// A retained message, or another one that the spool knows nothing of.
     Retained,
 }
 

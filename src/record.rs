@@ -257,6 +257,8 @@ pub struct Retained {
     pub topic: String,
     /// JSON.
     pub payload: String,
+    /// Where it says of a device whether it is online: its name, and that.
+    pub device: Option<(String, bool)>,
 }
 
 /// A message that the broker keeps on a topic of others, such as Home Assistant's; without a payload that topic is cleared.

@@ -149,6 +149,7 @@ impl Rig {
                 application: application.then_some(to_inbox),
                 settings: application.then_some(to_store),
                 neighbours: None,
+                sparkplug: None,
             },
             submissions,
             status: status_in,

@@ -114,6 +114,9 @@ fn options() -> Options {
         max_bytes: 16 << 20,
         max_age: None,
         when_full: WhenFull::DropOldest,
+        batch: None,
+        convention: Default::default(),
+        quiet_hours: None,
         priority,
     });
     Options {

@@ -5,7 +5,8 @@
 
 use super::units::{duration_text, size_text};
 use super::{
-    Config, DataBits, Flow, Identity, Line, Parity, PayloadRule, Rs485, Serial, StopBits, Stream, Sync, Tls, WhenFull,
+    Config, Convention, DataBits, Flow, Identity, Line, Parity, PayloadRule, Rs485, Serial, StopBits, Stream, Sync,
+    Tls, WhenFull,
 };
 use std::fmt::{Display, Write as _};
 use std::path::Path;
@@ -43,6 +44,9 @@ impl Config {
             out.text("filter", filter);
         }
         self.homeassistant.toml(&mut out);
+        if let Some(node) = &self.sparkplug {
+            node.toml(&mut out);
+        }
         for file in &self.managed_files {
             file.toml(&mut out);
         }
@@ -113,6 +117,11 @@ impl Stream {
         if let Some(hours) = &self.quiet_hours {
             out.text("quiet_hours", &hours.text());
         }
+        let convention = match self.convention {
+            Convention::Pillion => "pillion",
+            Convention::Sparkplug => "sparkplug",
+        };
+        out.text("convention", convention);
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) const ROOT: Schema = Schema {
         "apply_dir",
         "discovery",
         "homeassistant",
+        "sparkplug",
         "health",
         "api",
     ],
@@ -66,7 +67,7 @@ pub(super) const SPOOL: Schema = Schema { name: "spool", title: "in [spool]", ke
 pub(super) const STREAM: Schema = Schema {
     name: "stream",
     title: "in [stream.NAME]",
-    keys: &["max_bytes", "max_age", "when_full", "priority", "batch", "quiet_hours"],
+    keys: &["max_bytes", "max_age", "when_full", "priority", "convention", "batch", "quiet_hours"],
 };
 pub(super) const BATCH: Schema = Schema {
     name: "stream.batch",
@@ -168,6 +169,7 @@ pub(super) const HOMEASSISTANT_SENSOR: Schema = Schema {
     title: "in [[homeassistant.sensor]]",
     keys: &["device", "field", "name", "unit_of_measurement", "device_class", "state_class"],
 };
+pub(super) const SPARKPLUG: Schema = Schema { name: "sparkplug", title: "in [sparkplug]", keys: &["group", "node"] };
 pub(super) const MANAGED_FILE: Schema = Schema {
     name: "managed_file",
     title: "in [[managed_file]]",
@@ -209,8 +211,9 @@ pub(super) const HEALTH: Schema = Schema {
     ],
 };
 
-const ALL: [&Schema; 20] = [
+const ALL: [&Schema; 21] = [
     &DISCOVERY,
+    &SPARKPLUG,
     &HOMEASSISTANT,
     &HOMEASSISTANT_SENSOR,
     &MANAGED_FILE,

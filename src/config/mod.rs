@@ -5,7 +5,7 @@
 //!
 //! The way from text to this: `load` reads the files and merges them as a `tree` that knows where each value stands;
 //! `reader` walks it and notes every problem; `sections`, `mqtt`, `streams`, `serial`, `framing`, `port`, `modbus`, `gpio`
-//! `health`, `homeassistant` and `api` say what each key may be, with `values` and `units` for single values and `keys` for what exists at all;
+//! `health`, `homeassistant`, `sparkplug` and `api` say what each key may be, with `values` and `units` for single values and `keys` for what exists at all;
 //! `effective` prints it back as TOML, `difference` tells which keys differ from one to the next.
 //!
 //! A new key: its name in `keys`, its reading in the file of its section, its printing in `effective`, its line in
@@ -34,6 +34,7 @@ mod problem;
 mod reader;
 mod sections;
 mod serial;
+mod sparkplug;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -80,6 +81,8 @@ pub struct Config {
     pub apply_dir: PathBuf,
     /// The topic filter of other gateways' statuses; `None`: they are not looked for.
     pub discovery: Option<String>,
+    /// What pillion is in Sparkplug; `None`: no stream has that convention.
+    pub sparkplug: Option<Sparkplug>,
     /// Home Assistant.
     pub homeassistant: HomeAssistant,
     /// Health reports.
@@ -306,6 +309,8 @@ pub struct Stream {
     pub batch: Option<Batching>,
     /// When nothing of it is sent. `None`: it is at any time.
     pub quiet_hours: Option<QuietHours>,
+    /// How its records look on the wire.
+    pub convention: Convention,
 }
 
 /// `quiet_hours` of a stream: a part of each day, in UTC
@@ -315,6 +320,25 @@ pub struct QuietHours {
     pub from: u16,
     /// The minute of the day that is none of them any more; may be before `from`: they go on over midnight.
     pub until: u16,
+}
+
+/// `convention`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Convention {
+    /// The envelope in JSON, on `P/…` (see `record`).
+    #[default]
+    Pillion,
+    /// Sparkplug B (see `sparkplug`).
+    Sparkplug,
+}
+
+/// `[sparkplug]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sparkplug {
+    /// The group id, without `/`, `+` and `#`.
+    pub group: String,
+    /// The edge node id, unique in the group, expanded (default `{host}-{instance}`).
+    pub node: String,
 }
 
 /// `batch = { … }` of a stream

@@ -280,7 +280,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Puts the host and the instance where `{host}` and `{instance}` stand.
-fn expand(template: &str, host: &str, instance: &str) -> Result<String, String> {
+pub(super) fn expand(template: &str, host: &str, instance: &str) -> Result<String, String> {
     let mut expanded = String::new();
     let mut rest = template;
     while let Some((before, braces)) = rest.find(['{', '}']).and_then(|start| rest.split_at_checked(start)) {
@@ -317,7 +317,7 @@ fn warn_of_host(section: &Section<'_>, report: &mut Report<'_>, host: &str, safe
 }
 
 /// A host name is set by whoever administers or rents the machine: in a topic it must be one level and no wildcard.
-fn topic_safe(host: &str) -> String {
+pub(super) fn topic_safe(host: &str) -> String {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let safe: String = host.chars().take(64).map(|c| if fits(c) { c } else { '-' }).collect();
     if safe.is_empty() { "localhost".to_owned() } else { safe }

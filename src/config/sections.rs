@@ -4,7 +4,7 @@ use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
 use super::{
     Config, Gpio, Serial, Spool, Surroundings, Sync, api, app, batch, discovery, gpio, health, homeassistant, keys,
-    managed, modbus, mqtt, serial, streams, values,
+    managed, modbus, mqtt, serial, sparkplug, streams, values,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,6 +49,7 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
         batch::refuse_for_homeassistant(&root, report, &streams);
     }
     Config {
+        sparkplug: sparkplug::read(&root, report, context, &instance, &streams, &homeassistant),
         homeassistant,
         discovery: discovery::read(&root, report),
         managed_files: managed::read(&root, report, app.unit.as_deref()),

@@ -2,7 +2,7 @@
 
 use super::reader::{Report, Section};
 use super::units::size_text;
-use super::{Stream, Sync, WhenFull, batch, keys, pacing, values};
+use super::{Convention, Stream, Sync, WhenFull, batch, keys, pacing, values};
 use std::time::Duration;
 
 const KIB: u64 = 1 << 10;
@@ -13,6 +13,7 @@ const LONGEST_AGE: Duration = Duration::from_secs(36_500 * 86_400);
 const DEFAULT_MAX_BYTES: u64 = 64 * MIB;
 /// Built in, in the order of their `StreamId`s, with their priorities.
 const BUILT_IN: [(&str, u8); 3] = [("event", 0), ("telemetry", 1), ("log", 2)];
+const CONVENTIONS: [(&str, Convention); 2] = [("pillion", Convention::Pillion), ("sparkplug", Convention::Sparkplug)];
 /// A limit that nobody meets and that keeps every table by stream small.
 const MOST_STREAMS: usize = 64;
 
@@ -67,6 +68,7 @@ fn stream(section: &Section<'_>, report: &mut Report<'_>, name: &str, priority: 
             .unwrap_or(priority),
         batch: batch::read(section, report),
         quiet_hours: section.read(report, "quiet_hours", pacing::quiet_hours),
+        convention: section.choice(report, "convention", &CONVENTIONS).unwrap_or_default(),
     }
 }
 

@@ -185,6 +185,21 @@ const WRONG: &[(&str, &str)] = &[
          name = \"power\"\ntable = \"input\"\naddress = 0\n[[homeassistant.sensor]]\ndevice = \"u\"\nfield = \"volt\"",
         "13:9: homeassistant.sensor[0].field: \"volt\" is none of what is read there: power",
     ),
+    (
+        "[stream.telemetry]\nconvention = \"ha\"\n[sparkplug]\ngroup = \"a/b\"",
+        "2:14: stream.telemetry.convention: \"ha\" is not known; write \"pillion\" or \"sparkplug\"\n\
+         4:9: sparkplug.group: \"a/b\" can't be a part of a topic; leave out /, + and #",
+    ),
+    (
+        "[stream.telemetry]\nconvention = \"sparkplug\"\nbatch = {}\n[homeassistant]\nenable = true",
+        "1:2: sparkplug.group: is missing, and stream telemetry has convention = \"sparkplug\"; give one, such as group = \
+         \"site-1\"\n\
+         1:2: stream.telemetry.batch: Home Assistant can't read batches of the devices' records; remove this batch, or \
+         [homeassistant]\n\
+         1:2: stream.telemetry.batch: a message of Sparkplug has one record; remove this batch, or the stream's convention\n\
+         4:1: homeassistant.enable: is not possible with convention = \"sparkplug\" of stream telemetry, which Home Assistant \
+         can't read; remove one of them",
+    ),
     ("[app]\nconfig = 1", "2:10: app.config: 1 is neither true nor false; write one of them, without quotes"),
     (
         "[api]\nallow_users = \"app\"\nallow_groups = [\"a:b\"]",
@@ -510,7 +525,7 @@ const WRONG: &[(&str, &str)] = &[
     (
         "\"\\u001b[31m\" = 1",
         "1:1: \"\\u{1b}[31m\": unknown key; there are instance, state_dir, runtime_dir, app, mqtt, spool, stream, serial, \
-         modbus, gpio, managed_file, apply_dir, discovery, homeassistant, health, api",
+         modbus, gpio, managed_file, apply_dir, discovery, homeassistant, sparkplug, health, api",
     ),
     ("[mqtt]\nversion = \"5.0\"", "2:11: mqtt.version: \"5.0\" is not known; write \"3.1.1\" or \"5\""),
     // Modbus.

@@ -18,6 +18,7 @@ mod inward;
 mod listening;
 mod plan;
 mod reload;
+mod sparkplug;
 
 use crate::accompany;
 use crate::api::access::Access;
@@ -30,6 +31,7 @@ use crate::dispatch::{self, journal};
 use crate::health::{self, Identity};
 use crate::host;
 use crate::ingest;
+use crate::listen::Outlets;
 use crate::logs;
 use crate::network::{Changes, Network};
 use crate::publish::{self, Farewell, Publisher};
@@ -252,11 +254,14 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
         stop: companion_stop,
     };
     let companion = tokio::spawn(accompany::run(options, wiring));
-    let (retained, retained_shown) = watch::channel(vec![identity.birth(host::now())]);
+    let birth = identity.birth(host::now());
+    let ends = sparkplug::ends(&config, &birth.payload, farewell());
+    let (publishing, node) = ends.map_or((None, None), |ends| (Some(ends.publishing), Some(ends.listening)));
+    let (retained, retained_shown) = watch::channel(vec![birth]);
     let (session, session_shown) = watch::channel(SessionStatus::default());
     let (counts, counts_shown) = watch::channel(CommandCounts::default());
     let ground = listening::Ground {
-        outlets: inward.outlets,
+        outlets: Outlets { sparkplug: node, ..inward.outlets },
         commands,
         submissions: submissions.clone(),
         status: session,
@@ -317,6 +322,7 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
             batches,
             retained: retained_shown,
             announcements,
+            sparkplug: publishing,
             status: link,
             network,
             state_dir: config.state_dir.clone(),

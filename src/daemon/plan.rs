@@ -122,7 +122,7 @@ pub(super) fn plan(old: &Settings, new: &Settings) -> Plan {
 
 fn is_changeable(key: &str) -> bool {
     let table = key.split(['.', ' ', '[']).next().unwrap_or_default();
-    CHANGEABLE.contains(&table) && !FIXED.contains(&key)
+    CHANGEABLE.contains(&table) && !FIXED.contains(&key) && !key.ends_with(".convention")
 }
 
 /// All but the devices.

@@ -120,7 +120,7 @@ impl Identity {
             since: rfc3339(now.wall_ms),
             clock: (now.quality == ClockQuality::Unsynced).then_some("unsynced"),
         };
-        Retained { topic: "status".to_owned(), payload: json(&birth) }
+        Retained { topic: "status".to_owned(), payload: json(&birth), device: None }
     }
 }
 
@@ -310,10 +310,19 @@ impl HealthFlow {
             let device = member.status.borrow();
             let presence =
                 Presence { state: device.state, reason: device.reason.as_deref(), since: rfc3339(device.since_ms) };
-            messages.push(Retained { topic: topic(&member.name), payload: json(&presence) });
+            let is_online = device.state == DeviceState::Online;
+            messages.push(Retained {
+                topic: topic(&member.name),
+                payload: json(&presence),
+                device: Some((member.name.clone(), is_online)),
+            });
         }
         // An empty one is what removes it at the broker (MQTT 3.1.1 section 3.3.1.3).
-        messages.extend(self.gone.iter().map(|name| Retained { topic: topic(name), payload: String::new() }));
+        messages.extend(self.gone.iter().map(|name| Retained {
+            topic: topic(name),
+            payload: String::new(),
+            device: Some((name.clone(), false)),
+        }));
         self.wiring.retained.send_if_modified(|retained| {
             let changed = *retained != messages;
             *retained = messages;

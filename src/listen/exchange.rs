@@ -13,7 +13,8 @@ use crate::command::{MAX_COMMAND, Origin, Request};
 use crate::inbound::{Delivered, Settings};
 use crate::mqtt::dial::{MOVE, Sight, UPROOTED};
 use crate::mqtt::keep_alive::{Due, KeepAlive};
-use crate::mqtt::{Connection, Delivery, LinkError, Received};
+use crate::mqtt::{Connection, Delivery, LinkError, Message, Received};
+use crate::sparkplug;
 use crate::stats::LinkState;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -31,6 +32,9 @@ const COME_AGAIN: Duration = Duration::from_secs(30);
 const FOREIGN: u32 = 100;
 /// Rounds on one connection.
 const ROUNDS: u32 = 3;
+
+/// The packet id of birth and good-bye; filters have the first ones. Their acknowledgements tell nothing.
+const STATUS_ID: u16 = u16::MAX;
 
 /// One connection's affairs.
 struct Talk {
@@ -202,7 +206,9 @@ impl Listener {
             self.given_up = 0;
         }
         if matches!(lost, Lost::Stop | Lost::Move { .. }) {
-            let _ = timeout(GOODBYE, connection.disconnect()).await;
+            let sparkplug = self.wiring.outlets.sparkplug.as_ref().filter(|_| matches!(lost, Lost::Stop));
+            let stopped = sparkplug.map(|sparkplug| sparkplug.presence.stopped.clone());
+            let _ = timeout(GOODBYE, leave(connection, stopped)).await;
         }
         if !matches!(lost, Lost::Stop) {
             // Messages are not acknowledged any more, and come again.
@@ -232,6 +238,9 @@ impl Listener {
         if self.try_again.is_some_and(|at| Instant::now() >= at) {
             self.try_again = None;
             self.filters.try_all_again();
+        }
+        if let Some(sparkplug) = &self.wiring.outlets.sparkplug {
+            connection.publish(sparkplug.presence.birth.clone(), STATUS_ID).await?;
         }
         self.filters.reset();
         for receiver in self.filters.unasked() {
@@ -424,15 +433,31 @@ impl Listener {
             let _: Result<(), ()> = noted.send(());
             return;
         };
+        // For commands: one byte more than the largest one tells that it is too large.
+        let limited = |payload: &[u8]| payload.get(..(MAX_COMMAND + 1).min(payload.len())).unwrap_or_default().to_vec();
         let message = |noted| {
             let (topic, payload) = (rest.to_owned(), payload.to_vec());
             Delivered { topic, payload, retained, packet, redelivered, noted }
         };
         let parcel = match receiver {
             Receiver::Device => {
-                let payload = payload.get(..(MAX_COMMAND + 1).min(payload.len())).unwrap_or_default().to_vec();
                 let origin = Origin::Broker { retained, packet, redelivered, waited, noted };
+                Parcel::Command(Request { device: rest.to_owned(), payload: limited(&payload), origin })
+            }
+            Receiver::NodeDevice => {
+                // What says nothing is refused as an empty command is: the bytes themselves must not reach the device.
+                let command = sparkplug::decode(&payload).map(|command| command.payload);
+                let origin = Origin::Broker { retained, packet, redelivered, waited, noted };
+                let payload = limited(&command.unwrap_or_default());
                 Parcel::Command(Request { device: rest.to_owned(), payload, origin })
+            }
+            Receiver::Node => {
+                let rebirth = sparkplug::decode(&payload).is_some_and(|command| command.rebirth);
+                if let (Some(sparkplug), true, false) = (&self.wiring.outlets.sparkplug, rebirth, retained) {
+                    sparkplug.rebirths.send_modify(|requests| *requests = requests.wrapping_add(1));
+                }
+                let _: Result<(), ()> = noted.send(());
+                return;
             }
             Receiver::Application => Parcel::Message(message(noted)),
             Receiver::Settings => Parcel::Settings(Settings::Message(message(noted))),
@@ -469,6 +494,14 @@ async fn settle(connection: &mut Connection, talk: &mut Talk, mut settled: bool)
         };
     }
     flush(connection).await
+}
+
+/// Says good-bye, with some last words if there are any.
+async fn leave(mut connection: Connection, words: Option<Message>) -> Result<(), LinkError> {
+    if let Some(words) = words {
+        connection.publish(words, STATUS_ID).await?;
+    }
+    connection.disconnect().await
 }
 
 async fn flush(connection: &mut Connection) -> Result<(), LinkError> {

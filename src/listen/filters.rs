@@ -10,11 +10,17 @@
 //! SetAside                                             not asked for: a message that can't be taken seems to be kept there
 //! ```
 
+use crate::sparkplug::Node;
+
 /// Whom a message is for. In this order their filters are set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Receiver {
     /// Other gateways: the filter is configured.
     Neighbour,
+    /// The edge node in Sparkplug.
+    Node,
+    /// One of its devices.
+    NodeDevice,
     /// The configuration store: `P/config/#`.
     Settings,
     /// The application: `P/app/set/#`.
@@ -38,6 +44,8 @@ pub struct Filters {
     prefix: String,
     /// That of the neighbours.
     neighbours: String,
+    /// Whose commands of Sparkplug are asked for.
+    node: Option<Node>,
     /// In the order in which they are asked for.
     all: Vec<(Receiver, State)>,
     /// The packet id of the latest SUBSCRIBE of this connection.
@@ -50,7 +58,12 @@ impl Filters {
         // Devices first: their commands are what can be too late.
         let mut all: Vec<_> = receivers.iter().map(|receiver| (*receiver, State::Unasked)).collect();
         all.sort_by_key(|(receiver, _)| std::cmp::Reverse(*receiver));
-        Filters { prefix: prefix.to_owned(), neighbours: neighbours.to_owned(), all, latest_id: 0 }
+        Filters { prefix: prefix.to_owned(), neighbours: neighbours.to_owned(), node: None, all, latest_id: 0 }
+    }
+
+    /// With the edge node in Sparkplug, if there is one.
+    pub fn with_node(self, node: Option<Node>) -> Filters {
+        Filters { node, ..self }
     }
 
     /// A connection begins.
@@ -125,7 +138,7 @@ impl Filters {
     pub fn route<'t>(&self, topic: &'t str) -> Option<(Receiver, &'t str)> {
         let is_wanted = |receiver| self.all.iter().any(|(of, _)| *of == receiver);
         let neighbour = || is_status(&self.neighbours, topic).then_some((Receiver::Neighbour, topic));
-        self.ours(topic).or_else(neighbour).filter(|(receiver, _)| is_wanted(*receiver))
+        self.ours(topic).or_else(|| self.nodes(topic)).or_else(neighbour).filter(|(receiver, _)| is_wanted(*receiver))
     }
 
     fn ours<'t>(&self, topic: &'t str) -> Option<(Receiver, &'t str)> {
@@ -142,9 +155,18 @@ impl Filters {
         Some((receiver, rest))
     }
 
+    fn nodes<'t>(&self, topic: &'t str) -> Option<(Receiver, &'t str)> {
+        let node = self.node.as_ref()?;
+        let device = || node.commanded(topic).map(|device| (Receiver::NodeDevice, device));
+        if topic == node.commands() { Some((Receiver::Node, "")) } else { device() }
+    }
+
     fn filter(&self, receiver: Receiver) -> String {
+        let of_node = |filter: fn(&Node) -> String| self.node.as_ref().map(filter).unwrap_or_default();
         let below = match receiver {
             Receiver::Neighbour => return self.neighbours.clone(),
+            Receiver::Node => return of_node(Node::commands),
+            Receiver::NodeDevice => return of_node(Node::device_commands),
             Receiver::Settings => "config/#",
             Receiver::Application => "app/set/#",
             Receiver::Device => "device/+/set",

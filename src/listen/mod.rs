@@ -1,5 +1,5 @@
 //! The listen flow: what the broker sends us, in a session of its own that the broker keeps while we are away: commands
-//! for devices, messages for the application, its configuration, and what other gateways say of themselves.
+//! for devices, also as Sparkplug has them, messages for the application, its configuration, and what other gateways say of themselves.
 //!
 //! Constraints: a message is acknowledged only when the flow that it is for says that it need not come again, in the
 //! order in which they came (MQTT 3.1.1 section 4.6). Nothing is read while that flow is full: what waits then waits at
@@ -35,10 +35,11 @@ use crate::command::Request;
 use crate::config::{Mqtt, Server};
 use crate::inbound::{Delivered, Settings};
 use crate::mqtt::dial::{Dialer, News};
-use crate::mqtt::{Connection, LinkError, Purpose, Session};
+use crate::mqtt::{Connection, LinkError, Message, Purpose, Session};
 use crate::network::Network;
 use crate::pulse::Pulse;
 use crate::record::{Clock, Durability, Encoding, Record, StreamId, Submission};
+use crate::sparkplug::Node;
 use crate::stats::{LinkState, LinkStatus, SessionStatus};
 use alive::Alive;
 use filters::{Filters, Receiver};
@@ -66,12 +67,40 @@ pub struct Outlets {
     pub settings: Option<mpsc::Sender<Settings>>,
     /// What other gateways say of themselves, and the filter of that.
     pub neighbours: Option<(String, mpsc::Sender<Delivered>)>,
+    /// The node's commands of Sparkplug; those of its devices go to `devices`.
+    pub sparkplug: Option<Sparkplug>,
+}
+
+/// The edge node in Sparkplug, and what it may be told.
+#[derive(Debug, Clone)]
+pub struct Sparkplug {
+    /// Its topics.
+    pub node: Node,
+    /// Counts the requests for everything to be born again.
+    pub rebirths: watch::Sender<u64>,
+    /// What it says of pillion: the publishing connection has another Last Will.
+    pub presence: Presence,
+}
+
+/// What is said on `P/status` by this connection.
+#[derive(Debug, Clone)]
+pub struct Presence {
+    /// On each connection.
+    pub birth: Message,
+    /// The Last Will.
+    pub will: Message,
+    /// On a clean stop.
+    pub stopped: Message,
 }
 
 impl Outlets {
     fn receivers(&self) -> Vec<Receiver> {
         let mut receivers = Vec::new();
         receivers.extend(self.devices.as_ref().map(|_| Receiver::Device));
+        if self.sparkplug.is_some() {
+            receivers.push(Receiver::Node);
+            receivers.extend(self.devices.as_ref().map(|_| Receiver::NodeDevice));
+        }
         receivers.extend(self.application.as_ref().map(|_| Receiver::Application));
         receivers.extend(self.settings.as_ref().map(|_| Receiver::Settings));
         receivers.extend(self.neighbours.as_ref().map(|_| Receiver::Neighbour));
@@ -147,10 +176,11 @@ impl Listener {
             credentials: mqtt.username.clone().map(|name| (name, password.unwrap_or_default())),
             keep_alive: mqtt.keep_alive,
             max_payload: mqtt.max_payload,
-            purpose: Purpose::Commands { clean: false },
+            purpose: Purpose::Commands { clean: false, will: None },
         };
         let neighbours = wiring.outlets.neighbours.as_ref().map_or("", |(filter, _)| filter.as_str());
-        let filters = Filters::new(&mqtt.topic_prefix, neighbours, &wiring.outlets.receivers());
+        let node = wiring.outlets.sparkplug.as_ref().map(|sparkplug| sparkplug.node.clone());
+        let filters = Filters::new(&mqtt.topic_prefix, neighbours, &wiring.outlets.receivers()).with_node(node);
         let dialer = Dialer::new(&mqtt, wiring.clock, wiring.network.clone(), Some(wiring.link.clone()));
         let (unreadable, given_up, try_again) = (0, 0, None);
         Listener { session, filters, alive, wiring, dialer, unreadable, given_up, try_again }
@@ -160,13 +190,14 @@ impl Listener {
     pub async fn run(mut self) {
         while !*self.wiring.stop.borrow() {
             let clean = self.unreadable >= PATIENCE;
-            self.session.purpose = Purpose::Commands { clean };
+            let will = self.wiring.outlets.sparkplug.as_ref().map(|sparkplug| sparkplug.presence.will.clone());
+            self.session.purpose = Purpose::Commands { clean, will };
             let Wiring { status, clock, pulse, stop, .. } = &mut self.wiring;
             let tell = |server: &Server, _, news: News<'_>| match news {
-                News::Trying => trying(status, server),
+                News::Trying(_) => trying(status, server),
                 News::Failed(error) => failed(status, server, error.to_string(), clock().wall_ms),
             };
-            let Some(connection) = self.dialer.dial(&self.session, pulse, stop, tell).await else { return };
+            let Some(connection) = self.dialer.dial(&mut self.session, pulse, stop, tell).await else { return };
             let lost = match clean {
                 true => match self.give_up_session(connection).await {
                     Ok(()) => {

@@ -41,8 +41,8 @@ pub const UPROOTED: Duration = Duration::from_secs(3);
 /// What happens on the way.
 #[derive(Debug)]
 pub enum News<'n> {
-    /// This server is tried.
-    Trying,
+    /// This server is tried, as this client, of which something may be changed before.
+    Trying(&'n mut Session),
     /// It came to nothing.
     Failed(&'n LinkError),
 }
@@ -137,7 +137,7 @@ impl Dialer {
     /// `stop` has changed.
     pub async fn dial<T>(
         &mut self,
-        session: &Session,
+        session: &mut Session,
         pulse: &mut Pulse,
         stop: &mut watch::Receiver<T>,
         mut tell: impl FnMut(&Server, Option<usize>, News<'_>),
@@ -159,7 +159,7 @@ impl Dialer {
                 self.at = Some(self.servers.get(index)?.clone());
             }
             let server = self.at.clone()?;
-            tell(&server, self.failover.listed(), News::Trying);
+            tell(&server, self.failover.listed(), News::Trying(session));
             let mut tried = self.dial_one(&server, session, pulse, stop).await;
             while let Tried::Again = tried {
                 tried = self.dial_one(&server, session, pulse, stop).await;

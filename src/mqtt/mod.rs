@@ -74,13 +74,15 @@ pub struct Session {
 pub enum Purpose {
     /// Publishing, in a clean session.
     Publish {
-        /// The Last Will, retained, QoS 1.
+        /// The Last Will, QoS 1.
         will: Message,
     },
     /// Receiving commands.
     Commands {
         /// Whether what the broker has kept for this session shall be thrown away, and the session with it.
         clean: bool,
+        /// The Last Will, QoS 1.
+        will: Option<Message>,
     },
 }
 

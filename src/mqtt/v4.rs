@@ -23,17 +23,24 @@ fn read(mut packet: BytesMut) -> Result<Packet, LinkError> {
     Packet::read(&mut packet, usize::MAX).map_err(|error| LinkError::Protocol(error.to_string()))
 }
 
+fn last_will(Message { topic, payload, retain, .. }: Message) -> LastWill {
+    LastWill::new(topic, payload, QoS::AtLeastOnce, retain)
+}
+
 impl Dialect for V4 {
     fn connect(&mut self, session: &Session, out: &mut BytesMut) -> Result<(), LinkError> {
         let mut connect = Connect::new(&session.client_id);
         connect.keep_alive = u16::try_from(session.keep_alive.as_secs()).unwrap_or(u16::MAX);
         match session.purpose.clone() {
-            Purpose::Publish { will: Message { topic, payload, retain, .. } } => {
+            Purpose::Publish { will } => {
                 connect.clean_session = true;
-                connect.last_will = Some(LastWill::new(topic, payload, QoS::AtLeastOnce, retain));
+                connect.last_will = Some(last_will(will));
             }
             // An empty client id can't have a session that lasts (section 3.1.3.1).
-            Purpose::Commands { clean } => connect.clean_session = clean || session.client_id.is_empty(),
+            Purpose::Commands { clean, will } => {
+                connect.clean_session = clean || session.client_id.is_empty();
+                connect.last_will = will.map(last_will);
+            }
         }
         if let Some((username, password)) = &session.credentials {
             connect.set_login(username, password);
@@ -135,7 +142,7 @@ mod tests {
             credentials: None,
             keep_alive: std::time::Duration::from_secs(30),
             max_payload: 1000,
-            purpose: Purpose::Commands { clean: false },
+            purpose: Purpose::Commands { clean: false, will: None },
         }
     }
 

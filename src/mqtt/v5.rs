@@ -18,8 +18,6 @@ use std::time::Duration;
 
 /// For ever (section 3.1.2.11.2).
 const FOR_EVER: u32 = u32::MAX;
-/// What JSON is called.
-const JSON: &str = "application/json";
 /// What a message may have besides, in bytes: an alias (3), a longer length (3), a longer content type (4).
 const SPARE: usize = 10;
 
@@ -102,22 +100,22 @@ fn properties(about: About, alias: Option<u16>) -> PublishProperties {
 impl Dialect for V5 {
     fn connect(&mut self, session: &Session, out: &mut BytesMut) -> Result<(), LinkError> {
         let (clean_start, expiry, will) = match session.purpose.clone() {
-            Purpose::Publish { will: Message { topic, payload, retain, .. } } => {
-                let properties = LastWillProperties {
-                    delay_interval: None,
-                    payload_format_indicator: Some(1),
-                    message_expiry_interval: None,
-                    content_type: Some(JSON.to_owned()),
-                    response_topic: None,
-                    correlation_data: None,
-                    user_properties: Vec::new(),
-                };
-                let retain = retain && self.retain_available;
-                (true, 0, Some(LastWill::new(topic, payload, QoS::AtLeastOnce, retain, Some(properties))))
-            }
-            Purpose::Commands { clean: true } => (true, 0, None),
-            Purpose::Commands { clean: false } => (false, FOR_EVER, None),
+            Purpose::Publish { will } => (true, 0, Some(will)),
+            Purpose::Commands { clean: true, will } => (true, 0, will),
+            Purpose::Commands { clean: false, will } => (false, FOR_EVER, will),
         };
+        let will = will.map(|Message { topic, payload, retain, about }| {
+            let properties = LastWillProperties {
+                delay_interval: None,
+                payload_format_indicator: about.is_text.then_some(1),
+                message_expiry_interval: None,
+                content_type: about.content_type.map(str::to_owned),
+                response_topic: None,
+                correlation_data: None,
+                user_properties: Vec::new(),
+            };
+            LastWill::new(topic, payload, QoS::AtLeastOnce, retain && self.retain_available, Some(properties))
+        });
         let properties = ConnectProperties {
             session_expiry_interval: Some(expiry),
             max_packet_size: u32::try_from(self.max_incoming).ok(),
@@ -169,7 +167,7 @@ impl Dialect for V5 {
             notices.push(format!("the broker has given this client the id {id:?}"));
         }
         let expiry = reason.number(reason::SESSION_EXPIRY);
-        if let (Purpose::Commands { clean: false }, Some(seconds)) = (&session.purpose, expiry)
+        if let (Purpose::Commands { clean: false, .. }, Some(seconds)) = (&session.purpose, expiry)
             && seconds != FOR_EVER
         {
             notices

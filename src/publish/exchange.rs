@@ -3,7 +3,7 @@
 use super::parcel::{self, Parcel, TooLarge};
 use super::queue::{Ready, Taken};
 use super::timers::NEVER;
-use super::{Leave, Link, Lost, Publisher, STATUS_TOPIC, about};
+use super::{Leave, Link, Lost, Publisher, STATUS_TOPIC, about, sparkplug};
 use crate::config::MqttVersion;
 use crate::congestion::Congestion;
 use crate::inflight::{Acknowledged, Sent};
@@ -50,6 +50,7 @@ impl Publisher {
     pub(super) async fn session(&mut self, connection: Connection) -> Result<Leaving, Lost> {
         self.said.clear();
         self.begin(connection.terms()).await?;
+        self.bear();
         self.show_connected(connection.terms().notices.clone());
         self.talk(connection).await
     }
@@ -57,6 +58,7 @@ impl Publisher {
     /// The same on a connection that another configuration has left.
     pub(super) async fn go_on(&mut self, connection: Connection) -> Result<Leaving, Lost> {
         self.begin(connection.terms()).await?;
+        self.bear_again();
         self.talk(connection).await
     }
 
@@ -69,12 +71,20 @@ impl Publisher {
         self.report().await?;
         self.forget();
         let unsaid = std::mem::take(&mut self.outbox);
-        self.said.retain(|message| !unsaid.contains(message));
+        self.said.retain(|said| unsaid.iter().all(|(message, _)| message != said));
         let leaving = ended?;
         match leaving {
             Leaving::Told(Leave::Renew(_, Link::Keep)) => self.kept = Some(connection),
             // Without a word on `P/status`: subscribers of a cluster see us online throughout.
-            Leaving::Told(Leave::Renew(_, Link::Replace)) | Leaving::Better { .. } => self.hang_up(connection).await,
+            // An edge node of Sparkplug, though, must not go without its death.
+            Leaving::Told(Leave::Renew(_, Link::Replace)) | Leaving::Better { .. }
+                if self.wiring.sparkplug.is_none() =>
+            {
+                self.hang_up(connection).await;
+            }
+            Leaving::Told(Leave::Renew(_, Link::Replace)) | Leaving::Better { .. } => {
+                self.say_goodbye(connection).await;
+            }
             Leaving::Told(Leave::Renew(_, Link::Move) | Leave::Stop(_)) => self.say_goodbye(connection).await,
         }
         Ok(leaving)
@@ -84,6 +94,7 @@ impl Publisher {
     pub(super) fn forget(&mut self) {
         self.window.clear();
         self.queue.clear();
+        self.outbox.retain(|(_, sent)| *sent == Sent::Retained);
     }
 
     /// Has the spool begin with what is not acknowledged.
@@ -108,13 +119,15 @@ impl Publisher {
 
     fn retained(&mut self) -> Vec<Message> {
         let prefix = &self.mqtt.topic_prefix;
+        // With Sparkplug the Last Will here is another one, and whoever has that of the status says the birth, too.
+        let is_ours = |retained: &&Retained| self.wiring.sparkplug.is_none() || retained.topic != STATUS_TOPIC;
         let message = |retained: &Retained| Message {
             topic: format!("{prefix}/{}", retained.topic),
             payload: retained.payload.clone().into_bytes(),
             retain: true,
             about: About::json(),
         };
-        self.wiring.retained.borrow_and_update().iter().map(message).collect()
+        self.wiring.retained.borrow_and_update().iter().filter(is_ours).map(message).collect()
     }
 
     /// Sends and receives until it is time to leave and all is done that belongs to that, or the deadline has come.
@@ -131,9 +144,13 @@ impl Publisher {
                 Some(leave) if leave.sends_no_more() && self.window.in_flight() == 0 => return Ok(leave),
                 // A batch that is due stays in the spool as well, and whoever may go again.
                 Some(leave) if leave.sends_no_more() => self.timers.wait_for_nobody(),
-                leave => timeout(patience, self.fill(connection, leave.is_none()))
-                    .await
-                    .map_err(|_| LinkError::Stalled)??,
+                leave => {
+                    let filled = timeout(patience, self.fill(connection, leave.is_none())).await;
+                    filled.map_err(|_| LinkError::Stalled)??;
+                    if self.settle_devices() {
+                        continue;
+                    }
+                }
             }
             let all_sent = self.queue.is_empty();
             if let Some(leave @ Leaving::Told(Leave::Stop(_))) = leave
@@ -163,7 +180,10 @@ impl Publisher {
                 changed = self.wiring.retained.changed(), if kept_up => {
                     kept_up = changed.is_ok();
                     self.refresh_retained();
+                    self.look_at_devices();
                 }
+                // One after the other, so that no host can ask faster than the broker takes them.
+                () = sparkplug::rebirth(&mut self.wiring.sparkplug), if self.outbox.is_empty() => self.bear_again(),
                 () = sleep_until(resume.unwrap_or_else(Instant::now)), if resume.is_some() && leave.is_none_or(|leave| !leave.sends_no_more()) => self.probe().await?,
                 () = self.wiring.pulse.answer() => {}
                 sight = self.dialer.look_around(address), if leave.is_none() => match sight {
@@ -184,6 +204,7 @@ impl Publisher {
                         Some(Leave::Stop(_)) => {
                             // The devices have stopped by now, and subscribers shall know.
                             self.refresh_retained();
+                            self.look_at_devices();
                             self.show_state(LinkState::Draining);
                         }
                         _ => self.show_state(LinkState::Connected),
@@ -210,7 +231,8 @@ impl Publisher {
     /// Sends the retained messages that this connection has not seen yet.
     fn refresh_retained(&mut self) {
         let messages = self.retained();
-        self.outbox.extend(messages.iter().filter(|message| !self.said.contains(message)).cloned());
+        let news = messages.iter().filter(|message| !self.said.contains(message)).cloned();
+        self.outbox.extend(news.map(|message| (message, Sent::Retained)));
         self.said = messages;
     }
 
@@ -222,7 +244,8 @@ impl Publisher {
             retain: true,
             about: About::json(),
         };
-        self.outbox.extend(self.wiring.announcements.messages.iter().map(message));
+        let messages = self.wiring.announcements.messages.iter().map(message);
+        self.outbox.extend(messages.map(|message| (message, Sent::Retained)));
     }
 
     /// Sends what the window has room for, retained messages first. `patient`: batches may wait until they are full.
@@ -232,14 +255,19 @@ impl Publisher {
         self.timers.wait_for_nobody();
         let now_ms = self.now_ms();
         while self.window.has_room() && self.refused.pausing().is_none() {
-            if let Some(message) = self.outbox.pop_front() {
-                if message.payload.len() > connection.payload_limit(&message.topic, &message.about) {
+            if let Some((message, sent)) = self.outbox.pop_front() {
+                // What a record becomes was made to fit.
+                let may_be_large = sent == Sent::Retained;
+                if may_be_large && message.payload.len() > connection.payload_limit(&message.topic, &message.about) {
                     self.refuse_retained("packet-too-large", &format!("{}: too large for the broker", message.topic));
                     self.retained_settled();
                     continue;
                 }
-                let Some(id) = self.window.send(Sent::Retained, now_ms) else { break };
+                let Some(id) = self.window.send(sent, now_ms) else { break };
                 self.gate.spend(message.topic.len() + message.payload.len());
+                if self.poison.is_careful() {
+                    self.latest_topic.clone_from(&message.topic);
+                }
                 connection.publish(message, id).await?;
             } else {
                 match self.queue.ready(now_ms, patient) {
@@ -273,8 +301,14 @@ impl Publisher {
 
     /// Sends the run at the front of this stream, or as much of it as fits into one message.
     async fn send(&mut self, connection: &mut Connection, stream: StreamId, now_ms: u64) -> Result<(), Lost> {
+        let is_sparkplug = self.is_sparkplug(stream);
         let Some(rules) = self.streams.get(stream.index()) else { return Ok(()) };
         let Some(first) = self.queue.run(stream).next() else { return Ok(()) };
+        if is_sparkplug && !first.record.is_retained() {
+            let topic = self.wiring.sparkplug.as_ref().map(|sparkplug| sparkplug.topic(&first.record));
+            let limit = connection.payload_limit(&topic.unwrap_or_default(), &About::default());
+            return self.send_as_metrics(stream, limit).await;
+        }
         let topic = format!("{}/{}", self.mqtt.topic_prefix, first.record.topic);
         let retain = first.record.is_retained();
         let now = (self.wiring.clock)();
@@ -462,8 +496,13 @@ impl Publisher {
 
     /// The last words of a clean stop. What goes wrong here is what the Last Will is for.
     async fn say_goodbye(&mut self, mut connection: Connection) {
-        let topic = format!("{}/{STATUS_TOPIC}", self.mqtt.topic_prefix);
-        let message = Message { topic, payload: self.stopped.clone().into_bytes(), retain: true, about: About::json() };
+        let message = match &self.wiring.sparkplug {
+            Some(sparkplug) => sparkplug.death(),
+            None => {
+                let topic = format!("{}/{STATUS_TOPIC}", self.mqtt.topic_prefix);
+                Message { topic, payload: self.stopped.clone().into_bytes(), retain: true, about: About::json() }
+            }
+        };
         let words = async {
             let id = self.window.send(Sent::Retained, 0).unwrap_or(1);
             connection.publish(message, id).await?;

@@ -163,6 +163,7 @@ mod tests {
             when_full: WhenFull::DropOldest,
             priority,
             batch: None,
+            convention: Default::default(),
             quiet_hours,
         };
         let streams = [stream("event", 0, None), stream("telemetry", 1, None), stream("log", 2, quiet_hours)];

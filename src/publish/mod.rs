@@ -31,11 +31,12 @@ mod queue;
 mod refuse;
 mod refused;
 mod shown;
+pub mod sparkplug;
 mod timers;
 
 use crate::config::{Mqtt, Server, Stream};
 use crate::congestion::Congestion;
-use crate::inflight::Window;
+use crate::inflight::{Sent, Window};
 use crate::mqtt::dial::{Dialer, News};
 use crate::mqtt::{About, Connection, LinkError, Message, Purpose, Session};
 use crate::network::Network;
@@ -68,6 +69,8 @@ pub struct Wiring {
     pub retained: watch::Receiver<Vec<Retained>>,
     /// What others shall find at the broker.
     pub announcements: Announcements,
+    /// Of streams with that convention.
+    pub sparkplug: Option<sparkplug::Sparkplug>,
     /// Where the link's state is shown. Receivers are woken by a change of state only, not by counters.
     pub status: watch::Sender<LinkStatus>,
     /// Hints that the network has changed.
@@ -173,7 +176,8 @@ pub struct Publisher {
     told: Option<u64>,
     /// The file of the budget is being written.
     keeping: Option<JoinHandle<()>>,
-    outbox: VecDeque<Message>,
+    /// Goes before the queue.
+    outbox: VecDeque<(Message, Sent)>,
     /// The retained messages as this connection has seen them.
     said: Vec<Message>,
     /// A connection that the flow before this one has left, with nothing on the wire.
@@ -271,13 +275,18 @@ impl Publisher {
                 }
                 None => {
                     // Disconnected and Connecting: one server after the other, with pauses between the rounds.
-                    let Wiring { status, clock, pulse, leave, .. } = &mut self.wiring;
+                    let Wiring { status, clock, pulse, leave, sparkplug, .. } = &mut self.wiring;
                     let now_ms = || clock().wall_ms;
                     let tell = |server: &Server, place, news: News<'_>| match news {
-                        News::Trying => shown::trying(status, server, place, now_ms()),
+                        News::Trying(session) => {
+                            if let Some(sparkplug) = sparkplug {
+                                session.purpose = Purpose::Publish { will: sparkplug.will() };
+                            }
+                            shown::trying(status, server, place, now_ms());
+                        }
                         News::Failed(error) => shown::failed(status, server, place, &Failure::of_link(error), now_ms()),
                     };
-                    let dialled = self.dialer.dial(&self.session, pulse, leave, tell).await;
+                    let dialled = self.dialer.dial(&mut self.session, pulse, leave, tell).await;
                     let Some(connection) = dialled else { return };
                     self.session(connection).await
                 }

@@ -252,6 +252,7 @@ mod tests {
             priority: 0,
             batch,
             quiet_hours: None,
+            convention: Default::default(),
         };
         Queue::new(&[stream("event", None), stream("telemetry", None), stream("log", batching)])
     }

@@ -68,7 +68,10 @@ impl Publisher {
         self.forget();
         self.refused.probe();
         self.widen();
-        self.rewind().await
+        self.rewind().await?;
+        // What was refused had numbers, which a host misses.
+        self.bear_again();
+        Ok(())
     }
 
     /// Makes the window as wide as it may be now.

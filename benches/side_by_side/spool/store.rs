@@ -38,6 +38,7 @@ pub fn options(state: &Path, runtime: Option<&Path>, sync: Sync) -> Options {
         max_bytes: QUOTA,
         max_age: None,
         when_full: WhenFull::DropOldest,
+        convention: Default::default(),
         priority,
         batch: None,
         quiet_hours: None,

@@ -25,7 +25,7 @@ fn session(purpose: Purpose) -> Session {
 }
 
 fn commands(clean: bool) -> Session {
-    session(Purpose::Commands { clean })
+    session(Purpose::Commands { clean, will: None })
 }
 
 fn message(topic: &str, payload: &str, about: About) -> Message {

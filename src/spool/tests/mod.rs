@@ -32,6 +32,7 @@ fn stream(name: &str, priority: u8) -> Stream {
         priority,
         batch: None,
         quiet_hours: None,
+        convention: Default::default(),
     }
 }
 

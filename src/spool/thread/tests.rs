@@ -26,6 +26,7 @@ fn options(dir: &Path, sync: Sync) -> Options {
         max_bytes: 64 << 20,
         max_age: None,
         when_full: WhenFull::DropOldest,
+        convention: Default::default(),
         priority: 1,
         batch: None,
         quiet_hours: None,

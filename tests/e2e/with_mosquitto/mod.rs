@@ -34,6 +34,7 @@ mod reload;
 mod rig;
 mod services;
 mod settings;
+mod sparkplug;
 mod tls;
 mod websocket;
 
