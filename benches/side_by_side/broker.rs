@@ -5,7 +5,7 @@ use super::process::Process;
 use super::scratch::Scratch;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,33 @@ const START: Duration = Duration::from_secs(10);
 /// A broker that runs.
 pub struct Broker {
     port: u16,
+    secure_port: Option<u16>,
     _process: Process,
 }
 
 impl Broker {
     pub fn start(scratch: &Scratch) -> Result<Broker> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        Broker::listening(scratch, None)
+    }
+
+    /// With a second port that speaks TLS, and its certificate, which is its own authority.
+    pub fn certified(scratch: &Scratch) -> Result<(Broker, PathBuf)> {
+        let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let (certificate, key) = (scratch.path("broker.pem"), scratch.path("broker.key"));
+        fs::write(&certificate, cert.pem())?;
+        fs::write(&key, signing_key.serialize_pem())?;
+        let broker = Broker::listening(scratch, Some([&certificate, &key]))?;
+        Ok((broker, certificate))
+    }
+
+    fn listening(scratch: &Scratch, tls: Option<[&Path; 2]>) -> Result<Broker> {
+        let free = || -> Result<u16> { Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port()) };
+        let port = free()?;
+        let secure_port = tls.map(|_| free()).transpose()?;
+        let secure = tls.zip(secure_port).map(|([certificate, key], port)| {
+            let (certificate, key) = (certificate.display(), key.display());
+            format!("listener {port} 127.0.0.1\ncertfile {certificate}\nkeyfile {key}")
+        });
         let path = scratch.path("mosquitto.conf");
         // Unlimited queues: a subscriber that is slower than the publisher must not cost messages.
         let lines = [
@@ -33,6 +54,9 @@ impl Broker {
             "log_dest stderr",
             "log_type error",
             "log_type warning",
+            // Started by root, it would become somebody who can't read the key.
+            "user root",
+            secure.as_deref().unwrap_or_default(),
         ];
         fs::write(&path, lines.join("\n"))?;
         let mut command = Command::new(program());
@@ -45,7 +69,12 @@ impl Broker {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(Broker { port, _process: process })
+        Ok(Broker { port, secure_port, _process: process })
+    }
+
+    /// Where it speaks TLS, if it does.
+    pub fn secure_port(&self) -> Option<u16> {
+        self.secure_port
     }
 
     /// Where it listens, on 127.0.0.1.

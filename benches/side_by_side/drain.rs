@@ -119,7 +119,7 @@ impl Drain<'_> {
         let state = self.scratch.path("drain");
         copy(&self.backlog, &state)?;
         let watch = self.watch(observer, self.records)?;
-        let setup = Setup { state: &state, broker: Some(self.broker.port()), serial: &[], more: "" };
+        let setup = Setup { state: &state, broker: Some(self.broker.port()), serial: &[], mqtt: "", more: "" };
         let mut sidecar = Sidecar::start(&setup, self.scratch)?;
         results.add(self.records, watch.result()?, sidecar.id())?;
         sidecar.delivered(self.records as u64)?;
@@ -147,9 +147,9 @@ impl Drain<'_> {
 }
 
 /// Fills a spool while no broker is in reach.
-fn fill(scratch: &Scratch, records: usize) -> Result<PathBuf> {
+pub fn fill(scratch: &Scratch, records: usize) -> Result<PathBuf> {
     let state = scratch.path("backlog");
-    let mut sidecar = Sidecar::start(&Setup { state: &state, broker: None, serial: &[], more: "" }, scratch)?;
+    let mut sidecar = Sidecar::start(&Setup { state: &state, broker: None, serial: &[], mqtt: "", more: "" }, scratch)?;
     sidecar.ready()?;
     let lines = |from: usize, to: usize| (from..to).map(|number| record(number) + "\n").collect::<String>();
     sidecar.publish("first", lines(0, 1).as_bytes())?;
@@ -162,7 +162,8 @@ fn fill(scratch: &Scratch, records: usize) -> Result<PathBuf> {
     Ok(state)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a folder with all that is in it.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

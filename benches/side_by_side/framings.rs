@@ -137,7 +137,7 @@ impl Bench<'_> {
         let epoch = Instant::now();
         let mut line = SerialLine::new(DEVICE, framing, epoch)?;
         let watch = Watch::start(&self.broker, epoch, &[&line], self.frames)?;
-        let setup = Setup { state, broker: Some(self.broker.port()), serial: &[&line], more: "" };
+        let setup = Setup { state, broker: Some(self.broker.port()), serial: &[&line], mqtt: "", more: "" };
         let mut sidecar = Sidecar::start(&setup, self.scratch)?;
         sidecar.online()?;
         self.send(&mut line, &watch, kind.quiet)?;

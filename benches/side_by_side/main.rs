@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! main ── drain    ─┐              sidecar     pillion's binary, its folders, its local API
-//!      ├─ steady   ─┤              rivals      bare rumqttc, mosquitto_pub, socat | mosquitto_pub
+//!      ├─ link     ─┤              rivals      bare rumqttc, mosquitto_pub, socat | mosquitto_pub
+//!      ├─ steady   ─┤
 //!      ├─ framings ─┼─ on top of   latency     frames of serial lines, seen behind the broker
 //!      ├─ ports    ─┤              broker, subscriber, serial_line    what stands around them
 //!      ├─ publish  ─┤              process, gauges, scratch, tally    children, /proc, folders, medians
@@ -20,10 +21,12 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 mod broker;
+mod delay;
 mod drain;
 mod framings;
 mod gauges;
 mod latency;
+mod link;
 mod machine;
 mod ports;
 mod process;
@@ -45,8 +48,9 @@ use std::process::ExitCode;
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Broken>;
 
-const USAGE: &str = "usage: benches/run [--quick] [drain] [steady] [framings] [ports] [publish] [rest] [spool] [size]";
-const PARTS: [&str; 8] = ["drain", "steady", "framings", "ports", "publish", "rest", "spool", "size"];
+const USAGE: &str =
+    "usage: benches/run [--quick] [drain] [link] [steady] [framings] [ports] [publish] [rest] [spool] [size]";
+const PARTS: [&str; 9] = ["drain", "link", "steady", "framings", "ports", "publish", "rest", "spool", "size"];
 
 /// What the command line asks for.
 struct Order {
@@ -97,6 +101,9 @@ fn run(order: &Order) -> Result<()> {
     let mut verdict = tally::Verdict::default();
     if wanted("drain") {
         drain::run(&scratch, order.quick, &mut verdict)?;
+    }
+    if wanted("link") {
+        link::run(&scratch, order.quick, &mut verdict)?;
     }
     if wanted("steady") {
         steady::run(&scratch, order.quick, &mut verdict)?;

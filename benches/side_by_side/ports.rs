@@ -71,7 +71,7 @@ fn measure(
     let watch = Watch::start(broker, epoch, &shared, frames)?;
     // A spool of its own, else the later one would begin with what the earlier one has left.
     let state = tempfile::tempdir_in(scratch.path(""))?;
-    let setup = Setup { state: state.path(), broker: Some(broker.port()), serial: &shared, more: "" };
+    let setup = Setup { state: state.path(), broker: Some(broker.port()), serial: &shared, mqtt: "", more: "" };
     let mut sidecar = Sidecar::start(&setup, scratch)?;
     sidecar.online()?;
     let mut lines: Vec<&mut SerialLine> = lines.iter_mut().collect();

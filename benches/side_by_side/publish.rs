@@ -46,7 +46,7 @@ pub fn run(scratch: &Scratch, quick: bool, verdict: &mut Verdict) -> Result<()> 
 
 fn by_pillion(scratch: &Scratch, broker: &Broker, file: &Path, records: usize, peak: &mut Rounds) -> Result<Duration> {
     let state = scratch.path("publish");
-    let setup = Setup { state: &state, broker: Some(broker.port()), serial: &[], more: "" };
+    let setup = Setup { state: &state, broker: Some(broker.port()), serial: &[], mqtt: "", more: "" };
     let mut sidecar = Sidecar::start(&setup, scratch)?;
     sidecar.online()?;
     let watch = watch(broker, records)?;

@@ -19,7 +19,7 @@ pub fn run(scratch: &Scratch, quick: bool, verdict: &mut Verdict) -> Result<()> 
     for round in 0..rounds {
         let line = SerialLine::new(DEVICE, LINES, Instant::now())?;
         let state = scratch.path(&format!("rest-{round}"));
-        let setup = Setup { state: &state, broker: Some(broker.port()), serial: &[&line], more: "" };
+        let setup = Setup { state: &state, broker: Some(broker.port()), serial: &[&line], mqtt: "", more: "" };
         let mut sidecar = Sidecar::start(&setup, scratch)?;
         sidecar.online()?;
         std::thread::sleep(before);

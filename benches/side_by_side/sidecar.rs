@@ -36,6 +36,8 @@ pub struct Setup<'s> {
     pub broker: Option<u16>,
     /// Serial devices.
     pub serial: &'s [&'s SerialLine],
+    /// More lines of `[mqtt]`; a line `servers` takes the place of the broker's port.
+    pub mqtt: &'s str,
     /// More configuration, in TOML.
     pub more: &'s str,
 }
@@ -160,11 +162,15 @@ impl Sidecar {
 /// Nothing but what the bench needs: defaults are what people run.
 fn configuration(setup: &Setup<'_>, runtime: &Path) -> String {
     let port = setup.broker.unwrap_or(NOBODY);
+    let servers = match setup.mqtt.starts_with("servers") {
+        true => String::new(),
+        false => format!("servers = [\"mqtt://127.0.0.1:{port}\"]\n"),
+    };
     let devices: String = setup.serial.iter().map(|line| line.section()).collect();
     format!(
         "state_dir = {:?}\nruntime_dir = {runtime:?}\n\
-         [mqtt]\nservers = [\"mqtt://127.0.0.1:{port}\"]\ntopic_prefix = \"{PREFIX}\"\ninflight = {WINDOW}\n\
+         [mqtt]\n{servers}topic_prefix = \"{PREFIX}\"\ninflight = {WINDOW}\n{}\
          [spool]\nsync = \"1s\"\n{devices}{}",
-        setup.state, setup.more
+        setup.state, setup.mqtt, setup.more
     )
 }

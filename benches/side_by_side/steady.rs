@@ -54,7 +54,7 @@ fn sidecar(scratch: &Scratch, broker: &Broker, round: usize, lines: u64, results
     let line = SerialLine::new(DEVICE, LINES, epoch)?;
     let watch = Watch::start(broker, epoch, &[&line], lines)?;
     let state = scratch.path(&format!("steady-{round}"));
-    let setup = Setup { state: &state, broker: Some(broker.port()), serial: &[&line], more: "" };
+    let setup = Setup { state: &state, broker: Some(broker.port()), serial: &[&line], mqtt: "", more: "" };
     let mut sidecar = Sidecar::start(&setup, scratch)?;
     sidecar.online()?;
     let (id, mut written) = (sidecar.id(), 0);

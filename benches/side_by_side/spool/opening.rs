@@ -110,7 +110,7 @@ fn start_pillion(scratch: &Scratch, backlog: &Path, records: u64) -> Result<f64>
     link(backlog, &state)?;
     forget_files()?;
     let more = "[stream.telemetry]\nmax_bytes = \"4GiB\"\n";
-    let mut sidecar = Sidecar::start(&Setup { state: &state, broker: None, serial: &[], more }, scratch)?;
+    let mut sidecar = Sidecar::start(&Setup { state: &state, broker: None, serial: &[], mqtt: "", more }, scratch)?;
     sidecar.waits(records)?;
     let peak = gauges::peak_rss(sidecar.id())? as f64 / MIB as f64;
     sidecar.stop()?;
