@@ -22,6 +22,8 @@
 mod alias;
 pub mod dial;
 pub mod failover;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod keep_alive;
 pub mod reason;
 pub mod tls;

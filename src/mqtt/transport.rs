@@ -190,7 +190,7 @@ pub(super) fn has_hung_up(error: &io::Error) -> bool {
 }
 
 /// Takes the first packet out of the buffer, if it is there as a whole.
-fn split(buffer: &mut BytesMut, max: usize) -> Result<Option<BytesMut>, LinkError> {
+pub(super) fn split(buffer: &mut BytesMut, max: usize) -> Result<Option<BytesMut>, LinkError> {
     let mut rest = 0usize;
     for (place, byte) in (0u32..).zip(buffer.iter().skip(1).take(4)) {
         rest |= usize::from(byte & 0x7f) << (7 * place);
