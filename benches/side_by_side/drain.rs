@@ -146,9 +146,12 @@ impl Drain<'_> {
     }
 }
 
-/// Fills a spool while no broker is in reach.
+/// Fills a spool while no broker is in reach. What another part has left in its place goes.
 pub fn fill(scratch: &Scratch, records: usize) -> Result<PathBuf> {
     let state = scratch.path("backlog");
+    if state.exists() {
+        fs::remove_dir_all(&state)?;
+    }
     let mut sidecar = Sidecar::start(&Setup { state: &state, broker: None, serial: &[], mqtt: "", more: "" }, scratch)?;
     sidecar.ready()?;
     let lines = |from: usize, to: usize| (from..to).map(|number| record(number) + "\n").collect::<String>();

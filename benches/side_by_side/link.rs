@@ -85,7 +85,6 @@ pub fn run(scratch: &Scratch, quick: bool, verdict: &mut Verdict) -> Result<()> 
     }
 
     verdict.setting(&format!("{LONG} records over a link of {} ms and back", ROUND_TRIP.as_millis()));
-    fs::remove_dir_all(&backlog)?;
     let backlog = fill(scratch, LONG)?;
     let mut speed = Rounds::default();
     for _ in 0..rounds {
