@@ -3,7 +3,7 @@
 //!
 //! A delay-based control, in the manner of TCP Vegas and LEDBAT (RFC 6817): what a round trip takes longer than the shortest one
 //! of late is time that a message spends in a queue. While that is short the window grows, by doubling, up to the configured
-//! one; when it is longer than [`QUEUE_MS`], or than the way itself, the window shrinks to what makes half of that.
+//! one; when it is longer than `QUEUE_MS`, or than the way itself, the window shrinks to what makes half of that.
 //!
 //! - It never stays small by mistake: the shortest round trip counts for twenty seconds at the most, so a route that has become
 //!   longer is not taken for a queue; and while the window is not the whole one, it is narrowed for one round every ten seconds, to see

@@ -1,6 +1,6 @@
 //! The daemon: opens everything, starts the flows, watches over them, and stops them in the order of the data's way.
 //!
-//! The only place that sees the whole configuration. One thread for all flows, one for the spool. [`open`] puts all together;
+//! The only place that sees the whole configuration. One thread for all flows, one for the spool. `open` puts all together;
 //! `devices`, `inward` and `listening` start what there may be several or none of; `flows` watches over them and stops them;
 //! `reload` changes them to a new configuration while they run, as `plan` says.
 //!

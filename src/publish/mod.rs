@@ -5,7 +5,7 @@
 //! with QoS 1; its PUBACK moves the stream's trim line, which is reported to the spool. When a connection ends, window and
 //! queue are forgotten and the spool is rewound: it alone knows what is not acknowledged.
 //!
-//! States of the link (see [`LinkState`]):
+//! States of the link (see [`LinkState`](crate::stats::LinkState)):
 //!
 //! ```text
 //!            back-off over               CONNACK
