@@ -39,13 +39,15 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 use tls::{Setup, TlsError};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use transport::Transport;
 use v4::V4;
 use v5::V5;
 
 /// The time that connecting may take, host name look-up and CONNACK included, in seconds.
 const CONNECT_TIMEOUT_S: u64 = 10;
+/// How long a broker has to close a connection after DISCONNECT (MQTT 3.1.1 section 3.14.4 says that it does).
+const CLOSING: Duration = Duration::from_millis(300);
 /// Room for topic and header in a packet, in bytes: MQTT allows a topic of 65,535 (section 1.5.3).
 const PACKET_OVERHEAD: usize = 65_535 + 16;
 /// Brokers send the publisher small packets only, since it subscribes to nothing.
@@ -390,10 +392,14 @@ impl Connection {
         self.transport.settle().await
     }
 
-    /// Says good-bye: the broker drops the Last Will.
+    /// Says good-bye: the broker drops the Last Will. Waits `CLOSING` for the broker's end of it: a broker that finds the next
+    /// CONNECT before this DISCONNECT takes it for a session that is taken over, and says the Last Will.
     pub async fn disconnect(mut self) -> Result<(), LinkError> {
         self.dialect.disconnect(self.transport.outgoing())?;
-        self.transport.flush().await
+        self.transport.flush().await?;
+        let closed = async { while self.transport.next().await.is_ok() {} };
+        let _ = timeout(CLOSING, closed).await;
+        Ok(())
     }
 
     /// Writes out what is in the send buffer. Cancel-safe.
