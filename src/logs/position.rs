@@ -6,8 +6,8 @@
 //! can be known: noted in `runtime_dir`, noted in `state_dir`, and that of the newest batch which still waits in the spool. So
 //!
 //! - a kill between acceptance and note leaves a batch in the spool whose number is higher than the noted one. (Unless the
-//!   broker has acknowledged it already, and the spool has noted that: the note follows acceptance within microseconds, an
-//!   acknowledgement takes a way to the broker and back.);
+//!   broker has acknowledged it already, and the spool has noted that. The note is made as soon as this task runs after acceptance,
+//!   which on a busy machine may be late enough: then the batch comes again, under the same ids of its lines.);
 //! - a kill before acceptance leaves neither, and the lines are read again;
 //! - after a power cut some lines were delivered that are read again, those since the latest note in `state_dir`: consumers know
 //!   them by their `id`. None is lost, as far as the journal has them.
