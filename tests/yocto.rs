@@ -156,7 +156,8 @@ fn no_file_of_the_debian_package_is_missing_in_the_image() {
     assert_eq!(files, packaged());
 
     let in_package = |path: &Path| {
-        let patterns = variable(&parsed, "FILES:pillion").split_whitespace();
+        let patterns = ["FILES:pillion", "FILES:pillion-doc"].map(|name| variable(&parsed, name));
+        let patterns = patterns.into_iter().flat_map(str::split_whitespace);
         patterns.map(|pattern| pattern.trim_end_matches("/*")).any(|folder| path.starts_with(folder))
     };
     let left_out: Vec<_> = files.keys().filter(|path| !in_package(path)).collect();

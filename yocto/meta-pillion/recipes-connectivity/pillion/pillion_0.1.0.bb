@@ -47,6 +47,7 @@ do_install:append() {
     install -D -m 0644 ${S}/systemd/60-pillion.rules ${D}${nonarch_base_libdir}/udev/rules.d/60-pillion.rules
     install -d -m 0750 -g pillion ${D}${sysconfdir}/pillion
     install -m 0640 -g pillion ${S}/systemd/gateway.toml ${D}${sysconfdir}/pillion/example.toml
+    install -D -m 0644 ${S}/systemd/credentials.conf ${D}${docdir}/${BPN}/examples/credentials.conf
     # Not enabled but wanted: what disables the template below, on an upgrade, would disable its instances.
     for instance in ${PILLION_INSTANCES}; do
         install -d ${D}${systemd_system_unitdir}/$instance.service.wants
