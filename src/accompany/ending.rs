@@ -171,7 +171,7 @@ impl Companion {
 
     /// The last lines of a run that nobody saw end, from the journal.
     async fn lines_of(&mut self, exit: &Exit) -> Vec<LogLine> {
-        if exit.cause.is_wanted() || !self.options.logs {
+        if exit.cause.is_wanted() || !self.settings.logs {
             return Vec::new();
         }
         let count = u32::try_from(report::LINES).unwrap_or(u32::MAX);

@@ -2,6 +2,9 @@
 //!
 //! The clock starts when the application runs (without a unit: when pillion does), and anew with each heartbeat; so one that
 //! never beats is noticed as well. While the application does not run, nothing is waited for.
+//!
+//! A reload may change the timeout. Then the clock starts anew, for the application may have been changed with it. One that is lost
+//! stays so until it beats: no output leaves its safe state for a number.
 
 use crate::stats::{HeartbeatState, HeartbeatStatus};
 use std::time::Duration;
@@ -52,6 +55,17 @@ impl Heartbeat {
     /// The application does not run.
     pub(super) fn end(&mut self) {
         self.state = State::Off;
+    }
+
+    /// From `now` on it must come this often; `None`: nothing is waited for. What is waited for stays to be seen where nothing was
+    /// before: `begin` it if the application runs.
+    pub(super) fn change(&mut self, timeout: Option<Duration>, now: Instant) {
+        self.timeout = timeout;
+        self.state = match self.state {
+            _ if timeout.is_none() => State::Off,
+            State::Awaited(_) | State::Alive(_) => State::Awaited(now),
+            State::Off | State::Lost(_) => self.state,
+        };
     }
 
     /// One came at `at`.
@@ -147,6 +161,26 @@ mod tests {
         assert_eq!(heartbeat.beat(after(start, 210)), None);
         heartbeat.begin(after(start, 220));
         assert_eq!(heartbeat.deadline(), Some(after(start, 250)), "each run has its own clock");
+    }
+
+    #[test]
+    fn a_new_timeout_never_costs_an_application_its_chance_nor_brings_a_lost_one_back() {
+        let start = Instant::now();
+        let mut heartbeat = Heartbeat::new(Some(TIMEOUT));
+        heartbeat.begin(start);
+        heartbeat.beat(after(start, 10));
+        // It has been silent for longer than the new one allows, which was not asked of it before.
+        heartbeat.change(Some(TIMEOUT / 10), after(start, 30));
+        assert_eq!((heartbeat.look(after(start, 32)), heartbeat.deadline()), (None, Some(after(start, 33))));
+        assert_eq!(heartbeat.look(after(start, 33)), Some(Change::Lost(TIMEOUT / 10)));
+        heartbeat.change(Some(TIMEOUT), after(start, 34));
+        assert_eq!(heartbeat.status(after(start, 35)).state, HeartbeatState::Lost);
+        assert!(matches!(heartbeat.beat(after(start, 36)), Some(Change::Back(_))));
+        assert_eq!(heartbeat.deadline(), Some(after(start, 66)));
+        heartbeat.change(None, after(start, 40));
+        assert_eq!((heartbeat.look(after(start, 99)), heartbeat.beat(after(start, 99))), (None, None));
+        heartbeat.change(Some(TIMEOUT), after(start, 100));
+        assert_eq!(heartbeat.deadline(), None, "nobody knows here whether it runs");
     }
 
     #[test]

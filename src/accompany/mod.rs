@@ -57,10 +57,6 @@ pub const STOP: Duration = Duration::from_secs(2);
 pub struct Options {
     /// The application's unit.
     pub unit: Option<String>,
-    /// `app.heartbeat_timeout`
-    pub heartbeat_timeout: Option<Duration>,
-    /// Whether its log may be read for its last lines (`app.logs`).
-    pub logs: bool,
     /// Where the run under watch is remembered: [`memory::FILE_NAME`] in `runtime_dir`.
     pub memory: PathBuf,
     /// The kernel's id of this boot.
@@ -69,9 +65,20 @@ pub struct Options {
     pub max_payload: usize,
 }
 
+/// What a reload may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// `app.heartbeat_timeout`
+    pub heartbeat_timeout: Option<Duration>,
+    /// Whether its log may be read for its last lines (`app.logs`).
+    pub logs: bool,
+}
+
 /// What the flow listens and speaks to.
 #[derive(Debug)]
 pub struct Wiring {
+    /// What it goes by from now on.
+    pub settings: watch::Receiver<Settings>,
     /// When the latest heartbeat came.
     pub beats: watch::Receiver<Option<Instant>>,
     /// Questions for the status.
@@ -97,6 +104,7 @@ type Reply = oneshot::Sender<Result<Accepted, Refusal>>;
 
 struct Companion {
     options: Options,
+    settings: Settings,
     wiring: Wiring,
     life: Life,
     memory: Memory,
@@ -120,8 +128,9 @@ struct Companion {
 }
 
 /// Runs until `stop` is set.
-pub async fn run(options: Options, wiring: Wiring) {
-    let mut heartbeat = Heartbeat::new(options.heartbeat_timeout);
+pub async fn run(options: Options, mut wiring: Wiring) {
+    let settings = *wiring.settings.borrow_and_update();
+    let mut heartbeat = Heartbeat::new(settings.heartbeat_timeout);
     let ask_at = options.unit.is_some().then(Instant::now);
     if ask_at.is_none() {
         heartbeat.begin(Instant::now());
@@ -142,6 +151,7 @@ pub async fn run(options: Options, wiring: Wiring) {
         last_exit: None,
         is_seen: false,
         deadline: None,
+        settings,
         options,
         wiring,
     };
@@ -155,7 +165,10 @@ impl Companion {
             tokio::select! {
                 () = stopped(&mut self.wiring.stop) => return self.stop().await,
                 () = self.wiring.pulse.answer() => {}
+                Ok(()) = self.wiring.settings.changed() => self.change(),
                 Some(reply) = self.wiring.requests.recv() => {
+                    // Whoever asks behind a reload hears of what holds since.
+                    self.change();
                     self.look();
                     let _ = reply.send(self.status());
                 }
@@ -176,6 +189,23 @@ impl Companion {
                 () = at(self.ask_at) => self.ask().await,
             }
         }
+    }
+
+    /// Goes on by other settings, if there are any.
+    fn change(&mut self) {
+        let settings = *self.wiring.settings.borrow_and_update();
+        let before = std::mem::replace(&mut self.settings, settings);
+        if settings.heartbeat_timeout == before.heartbeat_timeout {
+            return;
+        }
+        let now = Instant::now();
+        self.heartbeat.change(settings.heartbeat_timeout, now);
+        // Where it is not known whether it runs, it may.
+        let may_run = matches!(self.life.phase(), None | Some(Phase::Running));
+        if may_run && settings.heartbeat_timeout.is_some() && self.heartbeat.status(now).state == HeartbeatState::Off {
+            self.heartbeat.begin(now);
+        }
+        self.show();
     }
 
     /// Asks systemd, and does what follows from the answer.

@@ -95,7 +95,10 @@ const RELOAD_EXAMPLE: &str = "\
 Usually systemd does it: systemctl reload pillion@gateway
 What has changed is applied; a device, a connection that is configured as before
 goes on undisturbed. A wrong configuration changes nothing, and is told with file,
-line and key.
+line and key. Nor does one with a key that needs a restart, which is named:
+app.unit, app.commands, app.config, mqtt.topic_prefix, mqtt.max_payload, a new
+stream, and all of the tables [spool], [api], [discovery], [sparkplug],
+[[managed_file]].
 
 Exit codes: 0 applied, or nothing has changed, 1 it needs a restart and nothing
 was applied, 69 not reachable, 78 wrong configuration.

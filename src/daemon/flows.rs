@@ -1,11 +1,11 @@
 //! The flows that run: watched over, and stopped in the order of the data's way.
 
+use super::adjust::Adjustable;
 use super::devices::Devices;
 use super::listening::Listening;
 use super::reload::Reloads;
 use super::{CLOSE, DRAIN, DaemonError, STOP};
 use crate::accompany;
-use crate::health;
 use crate::publish::{Leave, Publisher};
 use crate::spool::thread;
 use tokio::sync::watch;
@@ -30,8 +30,8 @@ pub(super) struct Flows {
     pub(super) stop_logs: watch::Sender<bool>,
     pub(super) health: JoinHandle<()>,
     pub(super) end_health: watch::Sender<bool>,
-    /// What a reload may change for it.
-    pub(super) health_settings: watch::Sender<health::Settings>,
+    /// What a reload may change in flows that go on.
+    pub(super) adjustable: Adjustable,
     pub(super) ingest: JoinHandle<()>,
     pub(super) stop_ingest: watch::Sender<bool>,
     /// Returns the publisher when that has left, to begin anew.

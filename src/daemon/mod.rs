@@ -11,6 +11,7 @@
 //! was under way what became of it; what they took goes through ingest into the spool; the publisher delivers what it can
 //! within [`DRAIN`] and says good-bye; the spool is closed.
 
+mod adjust;
 mod announcing;
 mod devices;
 mod flows;
@@ -24,7 +25,6 @@ use crate::accompany;
 use crate::api::access::Access;
 use crate::api::environment::Environment;
 use crate::api::{self, Api};
-use crate::app::journal::Journal;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::dispatch::{self, journal};
@@ -42,6 +42,7 @@ use crate::spool::{self, thread};
 use crate::stats::{
     ApiStatus, AppStatus, CommandCounts, ConfigurationStatus, HostStatus, LinkStatus, LogsStatus, SessionStatus,
 };
+use adjust::Adjustable;
 use devices::Devices;
 use flows::{Flows, Wish};
 use listening::Listening;
@@ -231,29 +232,6 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
         host: HostStatus { name: host::name(), boot_id: host::boot_id(), ..HostStatus::default() },
         sources: host::Sources::of_this_machine(config.state_dir.clone()),
     };
-    let is_watched = config.app.unit.is_some() || config.app.heartbeat_timeout.is_some();
-    let (ask_app, app_asked) = mpsc::channel(REQUESTS);
-    let options = accompany::Options {
-        unit: config.app.unit.clone(),
-        heartbeat_timeout: config.app.heartbeat_timeout,
-        logs: config.app.logs,
-        memory: config.runtime_dir.join(accompany::memory::FILE_NAME),
-        boot_id: host::boot_id(),
-        max_payload: config.mqtt.max_payload,
-    };
-    let (recent, recent_asked) = mpsc::channel(logs::REQUESTS);
-    let wiring = accompany::Wiring {
-        beats: beaten,
-        requests: app_asked,
-        status: app,
-        recent,
-        roster: known.clone(),
-        submissions: submissions.clone(),
-        clock: host::now,
-        pulse: heart.pulse("accompany"),
-        stop: companion_stop,
-    };
-    let companion = tokio::spawn(accompany::run(options, wiring));
     let birth = identity.birth(host::now());
     let ends = sparkplug::ends(&config, &birth.payload, farewell());
     let (publishing, node) = ends.map_or((None, None), |ends| (Some(ends.publishing), Some(ends.listening)));
@@ -272,7 +250,28 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
     };
     let mut listening = Listening::new(ground);
     listening.start(&config.mqtt, password.as_ref(), plan::takes_commands(&config));
-    let (health_settings, settings_of_health) = watch::channel(reload::health_settings(&config, &listening));
+    let adjustable = Adjustable::new(&config, &listening);
+    let (ask_app, app_asked) = mpsc::channel(REQUESTS);
+    let options = accompany::Options {
+        unit: config.app.unit.clone(),
+        memory: config.runtime_dir.join(accompany::memory::FILE_NAME),
+        boot_id: host::boot_id(),
+        max_payload: config.mqtt.max_payload,
+    };
+    let (recent, recent_asked) = mpsc::channel(logs::REQUESTS);
+    let wiring = accompany::Wiring {
+        settings: adjustable.companion.subscribe(),
+        beats: beaten,
+        requests: app_asked,
+        status: app,
+        recent,
+        roster: known.clone(),
+        submissions: submissions.clone(),
+        clock: host::now,
+        pulse: heart.pulse("accompany"),
+        stop: companion_stop,
+    };
+    let companion = tokio::spawn(accompany::run(options, wiring));
     let (configuration, configuration_shown) = watch::channel(ConfigurationStatus {
         file: source.file.display().to_string(),
         loaded_ms: host::now().wall_ms,
@@ -289,16 +288,6 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
     };
     let (stop_logs, stop) = watch::channel(false);
     let (logs_status, logs_shown) = watch::channel(LogsStatus::default());
-    let settings = logs::Settings {
-        journal: config.app.unit.clone().filter(|_| config.app.logs).map(Journal::of),
-        unit: config.app.unit.clone(),
-        level: config.app.log_level,
-        rate: config.app.log_rate,
-        recorder: config.app.recorder,
-        max_payload: config.mqtt.max_payload,
-        runtime_dir: config.runtime_dir.clone(),
-        state_dir: config.state_dir.clone(),
-    };
     let wiring_of_logs = logs::Wiring {
         recent: recent_asked,
         posts: posted,
@@ -310,7 +299,7 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
         pulse: heart.pulse("logs"),
         stop,
     };
-    let logs = tokio::spawn(logs::run(settings, wiring_of_logs));
+    let logs = tokio::spawn(logs::run(adjustable.logs.subscribe(), wiring_of_logs));
     let dispatch = tokio::spawn(dispatch::run(Arc::new(Disk), journal::folder(&config.state_dir), wiring));
     let publisher = Publisher::new(
         config.mqtt,
@@ -339,7 +328,7 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
         requests,
         link: link_shown,
         roster: known,
-        settings: settings_of_health,
+        settings: adjustable.health.subscribe(),
         configuration: configuration_shown,
         api: api_shown,
         session: session_shown,
@@ -347,7 +336,7 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
         inbox: inward.inbox_shown,
         config: inward.settings_shown,
         logs: logs_shown,
-        app: is_watched.then_some(health::App { shown: app_shown, requests: ask_app }),
+        app: health::App { shown: app_shown, requests: ask_app },
         spool: spool.clone(),
         submissions,
         retained,
@@ -371,7 +360,7 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
         stop_logs,
         health,
         end_health,
-        health_settings,
+        adjustable,
         ingest,
         stop_ingest,
         publisher,

@@ -5,8 +5,8 @@
 //! applied: half of a configuration is one that nobody has written.
 //!
 //! A new key needs nothing here. In `[mqtt]` it makes a new connection, in `[stream.NAME]` it reaches the spool and the
-//! publisher, in a device's table it restarts the device; anywhere else it needs a restart of pillion, until somebody teaches
-//! its flow to change.
+//! publisher, in a device's table it restarts the device, in `[app]` and `[health]` `adjust` tells the flows; anywhere else it needs
+//! a restart of pillion, until somebody teaches its flow to change.
 
 use crate::config::modbus::Bus;
 use crate::config::{Config, Direction, Gpio, Mqtt, Serial, Stream};
@@ -15,9 +15,9 @@ use crate::publish::Link;
 use std::time::Duration;
 
 /// Tables and keys that can be changed while pillion runs.
-const CHANGEABLE: [&str; 7] = ["serial", "modbus", "gpio", "stream", "mqtt", "health", "homeassistant"];
-/// Keys among them that can't: the one is in every topic, the other in every flow.
-const FIXED: [&str; 2] = ["mqtt.topic_prefix", "mqtt.max_payload"];
+const CHANGEABLE: [&str; 8] = ["serial", "modbus", "gpio", "stream", "mqtt", "app", "health", "homeassistant"];
+/// Keys among them that can't: what is in every topic, in every flow, and what makes flows that others are wired to.
+const FIXED: [&str; 5] = ["mqtt.topic_prefix", "mqtt.max_payload", "app.unit", "app.commands", "app.config"];
 
 /// A configuration with what it reads from elsewhere.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +46,8 @@ pub(super) enum Action {
     StartDevice(Box<Device>),
     /// The spool's quotas, ages and priorities.
     Limits,
+    /// The application's heartbeat, and what of its log goes out.
+    App,
     /// The health flow's interval and limits.
     Health,
     /// The session for commands begins anew.
@@ -137,6 +139,9 @@ fn actions(old: &Settings, new: &Settings) -> Vec<Action> {
     actions.extend(missing_in(&before, &after).map(|device| Action::StartDevice(Box::new(device.clone()))));
     if limits(&old.config) != limits(&new.config) {
         actions.push(Action::Limits);
+    }
+    if old.config.app != new.config.app {
+        actions.push(Action::App);
     }
     if old.config.health != new.config.health {
         actions.push(Action::Health);
@@ -249,6 +254,9 @@ mod tests {
         assert_eq!(keep("[mqtt]\nbackfill_rate = 7"), [Action::Limits, Action::Publish(Link::Keep)]);
         assert_eq!(keep("[stream.log]\nmax_age = \"1d\""), [Action::Limits, Action::Publish(Link::Keep)]);
         assert_eq!(keep("[health]\ninterval = \"7s\""), [Action::Health]);
+        for key in ["heartbeat_timeout = \"30s\"", "log_level = \"err\"", "log_rate = 7", "recorder = \"1KiB\""] {
+            assert_eq!(keep(&format!("[app]\n{key}")), [Action::App]);
+        }
         assert_eq!(keep("[mqtt]\nkeep_alive = \"7s\""), [Action::Listen, Action::Publish(Link::Replace)]);
         let elsewhere = keep("[mqtt]\nservers = [\"mqtt://localhost:1884\"]");
         assert_eq!(elsewhere, [Action::Listen, Action::Publish(Link::Move)]);
@@ -292,7 +300,9 @@ mod tests {
             ("[mqtt]\nmax_payload = \"1KiB\"", "mqtt.max_payload"),
             ("[stream.mine]", "stream.mine (new)"),
             ("[api]\nallow_users = [\"app\"]", "api.allow_users"),
-            ("[app]\nheartbeat_timeout = \"30s\"", "app.heartbeat_timeout"),
+            ("[app]\nunit = \"gw.service\"", "app.unit"),
+            ("[app]\ncommands = true", "app.commands"),
+            ("[app]\nconfig = true", "app.config"),
             ("[discovery]\nfilter = \"site/+/status\"", "discovery (new)"),
         ] {
             let Plan::Restart(keys) = between("", text) else { panic!("{text}") };

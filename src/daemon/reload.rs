@@ -9,7 +9,6 @@
 //! why it is the unit's ExecReload.
 
 use super::flows::Flows;
-use super::listening::Listening;
 use super::plan::{self, Action, Device, Plan, Settings};
 use super::{DaemonError, STOP, announcing, farewell, password};
 use crate::config::{self, Config, Loaded, Surroundings};
@@ -137,6 +136,7 @@ impl Flows {
         for action in &actions {
             match action {
                 Action::StopDevice(_) | Action::StartDevice(_) | Action::Health => {}
+                Action::App => self.adjustable.app(&settings.config),
                 Action::Limits => {
                     let Config { streams, mqtt, .. } = &settings.config;
                     // A closed spool ends the publisher, which is noticed.
@@ -146,7 +146,8 @@ impl Flows {
                 Action::Publish(link) => self.publish_anew(&settings, *link).await,
             }
         }
-        self.health_settings.send_replace(health_settings(&settings.config, &self.listening));
+        // In any case: whether anything is wanted from the broker depends on devices, too.
+        self.adjustable.health(&settings.config, &self.listening);
         self.reloads.running = settings;
         Ok(keys)
     }
@@ -180,12 +181,6 @@ impl Flows {
             tracing::warn!("the broker takes nothing at the moment; [mqtt] applies when this connection ends");
         }
     }
-}
-
-/// What the health flow has to know of this configuration.
-pub(super) fn health_settings(config: &Config, listening: &Listening) -> health::Settings {
-    let config::Health { interval, limits } = config.health;
-    health::Settings { interval, limits, listens: listening.is_needed(plan::takes_commands(config)) }
 }
 
 /// Why it can't be read.

@@ -58,8 +58,8 @@ pub struct Wiring {
     pub session: watch::Receiver<SessionStatus>,
     /// What became of them.
     pub counts: watch::Receiver<CommandCounts>,
-    /// The application, if it is watched.
-    pub app: Option<App>,
+    /// The application.
+    pub app: App,
     /// Messages for the application, if they are kept for it.
     pub inbox: Option<watch::Receiver<InboxStatus>>,
     /// The application's configuration, if it is kept for it.
@@ -93,6 +93,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether anything is wanted from the broker.
     pub listens: bool,
+    /// Whether the application is watched: its unit, its heartbeat, or both.
+    pub accompanies: bool,
 }
 
 /// What does not change while pillion runs.
@@ -268,9 +270,7 @@ impl HealthFlow {
         self.tell(self.wiring.session.clone());
         self.tell(self.wiring.counts.clone());
         self.tell(self.wiring.logs.clone());
-        if let Some(app) = &self.wiring.app {
-            self.tell(app.shown.clone());
-        }
+        self.tell(self.wiring.app.shown.clone());
         if let Some(config) = &self.wiring.config {
             self.tell(config.clone());
         }
@@ -384,10 +384,8 @@ impl HealthFlow {
             counts: self.wiring.counts.borrow().clone(),
         });
         let configuration = self.wiring.configuration.borrow().clone();
-        let app = match &self.wiring.app {
-            Some(app) => Some(app.status().await),
-            None => None,
-        };
+        let accompanies = self.wiring.settings.borrow().accompanies;
+        let app = if accompanies { Some(self.wiring.app.status().await) } else { None };
         let mut complaints: Vec<Complaint> = app.iter().flat_map(app::complaints).collect();
         complaints.extend(self::complaints(&link, &streams, &devices));
         complaints.extend(commands.iter().flat_map(complaints_of_commands));

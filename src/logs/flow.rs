@@ -13,7 +13,7 @@ use crate::record::{Durability, Encoding, Record, Refusal, StreamId, Submission,
 use crate::stats::{LogsState, LogsStatus};
 use serde_json::{Map, json};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 /// Lines of this priority and more severe ones bring out the flight recorder: syslog(3) `err`.
@@ -55,9 +55,12 @@ struct Held {
 
 pub struct Flow {
     settings: Settings,
+    changes: watch::Receiver<Settings>,
     wiring: Wiring,
     shown: LogsStatus,
     tail: Tail,
+    /// Whether it is known where the last process stood.
+    is_taken_up: bool,
     recorder: Recorder,
     /// By the clock of the journal, and by ours for what is posted.
     limits: (Limit, Limit),
@@ -82,13 +85,14 @@ pub struct Flow {
 }
 
 impl Flow {
-    pub fn new(settings: Settings, wiring: Wiring) -> Self {
+    pub fn new(mut changes: watch::Receiver<Settings>, wiring: Wiring) -> Self {
+        let settings = changes.borrow_and_update().clone();
         let room = batch::room(settings.max_payload, settings.unit.as_deref());
-        let limit = || Limit::new(settings.level, settings.rate);
         Flow {
             tail: Tail::new(None, None),
+            is_taken_up: false,
             recorder: Recorder::new(settings.recorder),
-            limits: (limit(), limit()),
+            limits: limits(&settings),
             room,
             batch: Batch::new(room),
             due: None,
@@ -106,6 +110,7 @@ impl Flow {
             saved_at: Instant::now(),
             shown: LogsStatus::default(),
             settings,
+            changes,
             wiring,
         }
     }
@@ -118,6 +123,7 @@ impl Flow {
             tokio::select! {
                 () = self.wiring.pulse.answer() => {}
                 _ = self.wiring.stop.changed() => return self.finish().await,
+                Ok(()) = self.changes.changed() => self.change().await,
                 Some(reply) = self.wiring.recent.recv() => self.answer(reply).await,
                 Some(posted) = self.wiring.posts.recv(), if is_open => self.take_posted(posted),
                 news = self.tail.next(), if is_open => self.take(news).await,
@@ -142,8 +148,38 @@ impl Flow {
         self.position = Position::latest(runtime, flash, waiting);
         self.batches = self.position.as_ref().map_or(0, |position| position.batch);
         self.tail = Tail::new(self.settings.journal.clone(), self.position.as_ref());
+        self.is_taken_up = true;
         self.turn(LogsState::Starting, None);
         self.show();
+    }
+
+    /// Goes on by other settings. What came under the old ones goes out by them, unless the stream has no room for it.
+    async fn change(&mut self) {
+        if self.held.is_none() {
+            self.flush().await;
+        }
+        let settings = self.changes.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.settings, settings);
+        let Settings { level, rate, recorder, journal, .. } = &self.settings;
+        if (before.level, before.rate) != (*level, *rate) {
+            self.limits = limits(&self.settings);
+        }
+        if before.recorder != *recorder {
+            self.recorder.resize(*recorder);
+            self.marks = Marks::new(*recorder);
+        }
+        match (before.journal.is_some(), journal.is_some()) {
+            (false, true) if !self.is_taken_up => self.take_up().await,
+            (false, true) => {
+                self.tail.follow(journal.clone());
+                self.turn(LogsState::Starting, None);
+            }
+            (true, false) => {
+                self.tail.follow(None);
+                self.turn(LogsState::Off, None);
+            }
+            _ => {}
+        }
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -480,6 +516,12 @@ impl Flow {
             changed
         });
     }
+}
+
+/// For the journal's lines, and for those that are posted.
+fn limits(settings: &Settings) -> (Limit, Limit) {
+    let limit = || Limit::new(settings.level, settings.rate);
+    (limit(), limit())
 }
 
 fn answer_all(posters: Vec<Poster>, outcome: &Result<(), Refusal>) {

@@ -5,7 +5,8 @@
 //! asks for the latest lines gets them when the journal has been read up to now.
 //!
 //! Constraints: what is held is one batch and one record's worth; while the log stream refuses it, nothing more is read, and the
-//! journal keeps what comes. `position` tells how lines come neither twice nor never.
+//! journal keeps what comes. `position` tells how lines come neither twice nor never. When a reload changes the settings, what came
+//! under the old ones is handed over by them, and reading goes on where it was.
 //!
 //! States of the journal: *off*, *resting* (it can't be read; the back-off runs), *reading* (what was there, or what comes).
 
@@ -36,7 +37,7 @@ pub const POSTS: usize = 8;
 /// The topic of records of lines, below the prefix.
 pub const TOPIC: &str = "log";
 
-/// What is read, and how much of it goes out.
+/// What is read, and how much of it goes out. A reload may change all but the unit, the folders and the size of messages.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The unit that records name.
@@ -77,7 +78,7 @@ pub struct Wiring {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Runs until `stop` is set.
-pub async fn run(settings: Settings, wiring: Wiring) {
+/// Runs until `stop` is set, by the latest settings.
+pub async fn run(settings: watch::Receiver<Settings>, wiring: Wiring) {
     flow::Flow::new(settings, wiring).run().await;
 }

@@ -38,6 +38,15 @@ impl Recorder {
         self.lines.push_back(Kept { json: json.into(), shipped });
     }
 
+    /// Takes `limit` bytes at the most from now on.
+    pub fn resize(&mut self, limit: usize) {
+        self.limit = limit;
+        while self.bytes > self.limit {
+            let Some(oldest) = self.lines.pop_front() else { return };
+            self.bytes = self.bytes.saturating_sub(oldest.json.len() + PLACE);
+        }
+    }
+
     /// All of them, oldest first.
     pub fn lines(&self) -> Vec<LogLine> {
         // What was encoded here can be decoded.
@@ -100,10 +109,14 @@ mod tests {
         #[test]
         fn no_history_ever_costs_more_than_the_limit(
             limit in 0..5_000usize,
+            smaller in 0..5_000usize,
             lengths in prop::collection::vec(0..2_000usize, 0..100),
         ) {
             let mut recorder = Recorder::new(limit);
-            for length in lengths {
+            for (number, length) in lengths.into_iter().enumerate() {
+                // A reload changes it on the way.
+                let limit = if number < 50 { limit } else { smaller };
+                recorder.resize(limit);
                 recorder.push(&"x".repeat(length), false);
                 let cost: usize = recorder.lines.iter().map(|kept| kept.json.len() + PLACE).sum();
                 prop_assert_eq!(cost, recorder.bytes);

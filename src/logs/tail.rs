@@ -78,6 +78,13 @@ impl Tail {
         Tail { journal, state, backoff: Backoff::new(BACKOFF.0, BACKOFF.1), begin, fresh: Fresh::Place(None) }
     }
 
+    /// Follows this journal from now on, or none. Where reading goes on stays known; what journalctl holds is read again then.
+    pub fn follow(&mut self, journal: Option<Journal>) {
+        self.state = if journal.is_some() { State::Resting(Instant::now()) } else { State::Off };
+        self.journal = journal;
+        self.backoff.reset();
+    }
+
     /// Whether there is a journal at all.
     pub fn is_on(&self) -> bool {
         self.journal.is_some()

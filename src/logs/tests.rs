@@ -28,6 +28,7 @@ type Verdicts = mpsc::UnboundedSender<Option<Refusal>>;
 struct Rig {
     folder: TempDir,
     settings: Settings,
+    changes: watch::Sender<Settings>,
     next: u64,
     flow: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
@@ -64,6 +65,7 @@ impl Rig {
         change(&mut settings);
         Rig {
             folder,
+            changes: watch::channel(settings.clone()).0,
             settings,
             next: 1,
             flow: None,
@@ -148,7 +150,9 @@ impl Rig {
             pulse: heart.pulse("logs"),
             stop: stopped,
         };
-        self.flow = Some(tokio::spawn(run(self.settings.clone(), wiring)));
+        let (changes, settings) = watch::channel(self.settings.clone());
+        self.flow = Some(tokio::spawn(run(settings, wiring)));
+        self.changes = changes;
         (self.stop, self.recent, self.posts, self.status) = (stop, recent, posts, shown);
         (self.records, self.refuse, self._heart) = (records, refuse, heart);
     }
@@ -430,6 +434,44 @@ async fn a_unit_that_logs_nothing_at_first_never_loses_what_it_logs_later() {
     fs::remove_file(position).unwrap();
     rig.start(None);
     rig.expect("lines", &lines).await;
+    assert!(rig.events.is_empty(), "{:?}", rig.events);
+}
+
+#[tokio::test]
+async fn a_change_of_the_settings_never_costs_nor_doubles_a_line() {
+    let mut rig = Rig::new(|_| {});
+    let journal = rig.settings.journal.clone();
+    // Off at first, as if it had been so for long.
+    rig.settings.journal = None;
+    rig.log(6, &["a"]);
+    rig.start(None);
+    assert_eq!(rig.post(&[(6, "posted")]).await.await.unwrap().unwrap().shipped, 1);
+    rig.changes.send_modify(|settings| settings.journal.clone_from(&journal));
+    rig.log(7, &["b"]);
+    rig.expect("lines", &["posted", "a"]).await;
+    rig.expect_status(|status| status.below_level == 1).await;
+    rig.changes.send_modify(|settings| settings.level = 7);
+    rig.log(7, &["c"]);
+    rig.expect("lines", &["posted", "a", "c"]).await;
+    for round in 0..3 {
+        // Of what was logged just now each line came, or comes when it is on again.
+        rig.log(6, &[&format!("d{round}")]);
+        rig.changes.send_modify(|settings| settings.journal = None);
+        rig.expect_status(|status| status.state == LogsState::Off).await;
+        rig.log(6, &[&format!("e{round}")]);
+        rig.changes.send_modify(|settings| settings.journal.clone_from(&journal));
+        rig.expect_status(|status| status.state == LogsState::Following).await;
+    }
+    rig.expect("lines", &["posted", "a", "c", "d0", "e0", "d1", "e1", "d2", "e2"]).await;
+    assert_eq!(rig.recent().await, ["posted", "a", "b", "c", "d0", "e0", "d1", "e1", "d2", "e2"], "none twice");
+    rig.changes.send_modify(|settings| settings.recorder = 0);
+    rig.stop().await;
+    // It is off over a restart, too: what comes meanwhile is not lost.
+    rig.settings.journal = None;
+    rig.start(None);
+    rig.log(6, &["f"]);
+    rig.changes.send_modify(|settings| settings.journal.clone_from(&journal));
+    rig.expect("lines", &["posted", "a", "c", "d0", "e0", "d1", "e1", "d2", "e2", "f"]).await;
     assert!(rig.events.is_empty(), "{:?}", rig.events);
 }
 

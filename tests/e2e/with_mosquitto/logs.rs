@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// A journal that tests write, and the journalctl that reads it.
-struct Journal {
+pub(super) struct Journal {
     bin: PathBuf,
     next: u64,
     file: u32,
@@ -18,7 +18,7 @@ struct Journal {
 
 impl Journal {
     /// In the home's folder. The sidecar is told to follow the unit.
-    fn beside(home: &mut Home) -> Journal {
+    pub(super) fn beside(home: &mut Home) -> Journal {
         let bin = home.path("bin");
         fs::create_dir_all(bin.join("journal")).unwrap();
         let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/journalctl.py");
@@ -33,7 +33,7 @@ impl Journal {
     }
 
     /// Logs `count` lines `line N`; every fourth is of priority debug, and named `debug N`.
-    fn log(&mut self, count: u64) {
+    pub(super) fn log(&mut self, count: u64) {
         let mut text = String::new();
         for number in self.next..self.next + count {
             let (message, priority) = match number % 4 {
@@ -54,7 +54,7 @@ impl Journal {
     }
 
     /// The messages that are to be shipped, so far.
-    fn shipped(&self) -> Vec<String> {
+    pub(super) fn shipped(&self) -> Vec<String> {
         (2..self.next).filter(|number| number % 4 != 0).map(|number| format!("line {number}")).collect()
     }
 }
@@ -73,7 +73,7 @@ fn messages(inbox: &Inbox) -> Vec<String> {
 }
 
 /// Waits for all lines; fails when one is missing, doubled, or out of order.
-fn expect_each_once(world: &World, journal: &Journal) {
+pub(super) fn expect_each_once(world: &World, journal: &Journal) {
     let expected = journal.shipped();
     let last = expected.last().cloned();
     world.subscriber.expect("the last line", LONG, |inbox| messages(inbox).last() == last.as_ref());

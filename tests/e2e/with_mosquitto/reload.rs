@@ -1,5 +1,6 @@
 //! The configuration changes while everything flows.
 
+use super::logs::{Journal, expect_each_once};
 use super::{World, expect_open, numbered};
 use crate::common::SOON;
 use crate::common::device::Device;
@@ -127,9 +128,9 @@ fn a_reload_never_costs_a_record_nor_disturbs_what_is_configured_as_before() {
         assert_eq!(status["configuration"]["refused"], 1);
 
         // Some of it needs a restart: nothing is applied.
-        let answer = reload(&mut sidecar, &(before.clone() + "[app]\nlog_rate = 7\n"), "keep_alive = \"7s\"");
+        let answer = reload(&mut sidecar, &(before.clone() + "[app]\ncommands = true\n"), "keep_alive = \"7s\"");
         assert_eq!(ended(&answer), (409, "needs-restart"), "{answer:?}");
-        assert_eq!(answer.json["keys"], json!(["app.log_rate"]));
+        assert_eq!(answer.json["keys"], json!(["app.commands"]));
         assert_eq!(untouched(&sidecar)["devices"]["going"], Value::Null);
 
         // All is well again.
@@ -354,4 +355,74 @@ fn home_assistant_never_learns_of_a_change_only_after_a_restart() {
     world.subscriber.expect("the pump to be announced", SOON, |inbox| of(inbox, "pump", false));
     world.subscriber.expect("the meter to be deleted", SOON, |inbox| of(inbox, "meter", true));
     assert_eq!(sidecar.status()["link"]["connects"], 1);
+}
+
+#[test]
+fn what_the_application_logs_is_never_lost_nor_doubled_when_its_table_changes() {
+    let world = World::new();
+    let mut home = world.home();
+    let mut journal = Journal::beside(&mut home);
+    let mut sidecar = Sidecar::start(home);
+    let app = sidecar.home.tables.clone();
+    let mut rng = fastrand::Rng::with_seed(crate::common::seed());
+    sidecar.expect_status("the journal to be followed", |status| status["logs"]["state"] == "following");
+    for round in 0..24 {
+        journal.log(rng.u64(1..200));
+        let change = match round % 6 {
+            0 => "log_rate = 0\n",
+            1 | 4 => "logs = false\n",
+            2 => "recorder = \"1KiB\"\nheartbeat_timeout = \"30s\"\n",
+            _ => "",
+        };
+        let answer = reload(&mut sidecar, &(app.clone() + change), "");
+        assert_eq!(ended(&answer), (200, "applied"), "{change}: {answer:?}");
+        match round % 3 {
+            // It is followed, or not, before it changes again; or whatever comes of a change at once.
+            0 => _ = sidecar.expect_status("the journal", |status| status["logs"]["state"] == "following"),
+            1 => _ = sidecar.expect_status("the journal to be left alone", |status| status["logs"] == Value::Null),
+            _ => {}
+        }
+    }
+    journal.log(7);
+    expect_each_once(&world, &journal);
+    assert_eq!(sidecar.status()["link"]["connects"], 1);
+    // From here on what is less severe is shipped as well.
+    let all = app.clone() + "log_level = \"debug\"\n";
+    assert_eq!(ended(&reload(&mut sidecar, &all, "")), (200, "applied"));
+    let before = sidecar.status()["logs"]["below_level"].clone();
+    journal.log(8);
+    let last = journal.shipped().last().cloned().unwrap();
+    let last = format!("{last:?}");
+    world.subscriber.expect("the last line", SOON, |inbox| {
+        inbox.on("p/log").any(|record| record.envelope.to_string().contains(&last))
+    });
+    assert_eq!(sidecar.status()["logs"]["below_level"], before);
+    // A unit is what other flows are made for.
+    let other = app.replace("gw.service", "other.service");
+    let answer = reload(&mut sidecar, &other, "");
+    assert_eq!((ended(&answer), &answer.json["keys"]), ((409, "needs-restart"), &json!(["app.unit"])));
+}
+
+#[test]
+fn a_heartbeat_is_never_missed_that_a_reload_asks_for_nor_one_that_nobody_asks_for_any_more() {
+    let world = World::new();
+    let mut sidecar = Sidecar::start(world.home());
+    let tables = sidecar.home.tables.clone();
+    let with = |timeout: &str| format!("{tables}[app]\nheartbeat_timeout = {timeout:?}\n");
+    assert_eq!(sidecar.status()["app"], Value::Null);
+    assert_eq!(ended(&reload(&mut sidecar, &with("1h"), "")), (200, "applied"));
+    let heartbeat = sidecar.status()["app"]["heartbeat"].clone();
+    assert_eq!((&heartbeat["state"], &heartbeat["timeout_ms"]), (&json!("awaited"), &json!(3_600_000)));
+    assert_eq!(ended(&reload(&mut sidecar, &with("1s"), "")), (200, "applied"));
+    sidecar.expect_status("a complaint", |status| status["health"]["state"] == "failed");
+    world.subscriber.expect("the event", SOON, |inbox| inbox.events("app-unresponsive").len() == 1);
+    // It was silent, and a longer time is no heartbeat.
+    assert_eq!(ended(&reload(&mut sidecar, &with("1h"), "")), (200, "applied"));
+    assert_eq!(sidecar.status()["app"]["heartbeat"]["state"], "lost");
+    assert_eq!(sidecar.request("POST", "/v1/heartbeat", "", b"").unwrap().code, 204);
+    sidecar.expect_status("the heartbeat", |status| status["app"]["heartbeat"]["state"] == "alive");
+    world.subscriber.expect("its return", SOON, |inbox| inbox.events("app-responsive").len() == 1);
+    assert_eq!(ended(&reload(&mut sidecar, &tables, "")), (200, "applied"));
+    let status = sidecar.status();
+    assert_eq!((&status["app"], &status["health"]["state"]), (&Value::Null, &json!("healthy")), "{status:#}");
 }
