@@ -9,10 +9,24 @@
 
 use crate::record::StreamId;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Messages that may be sent ahead of one whose acknowledgement is missing, in windows: what bounds memory
 /// when a broker acknowledges everything but one record.
 const SPAN: usize = 4;
+
+/// A topic, to be known again without being kept: two have the same number once in 2^64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Topic(u64);
+
+impl Topic {
+    /// The one of this name.
+    pub fn of(name: &str) -> Topic {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        Topic(hasher.finish())
+    }
+}
 
 /// What a packet id stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +42,16 @@ pub enum Sent {
     },
     /// A retained message, or another one that the spool knows nothing of.
     Retained,
+}
+
+impl Sent {
+    /// A message with records, by their stream and the number of the first one.
+    pub fn message(self) -> Option<(StreamId, u64)> {
+        match self {
+            Sent::Records { stream, first, .. } => Some((stream, first)),
+            Sent::Retained => None,
+        }
+    }
 }
 
 /// What an acknowledgement means.
@@ -53,12 +77,21 @@ pub enum Acknowledged {
 pub struct Window {
     /// Packet ids that may wait for an acknowledgement at a time.
     size: usize,
-    /// What each packet id stands for, and since when in milliseconds.
-    slots: HashMap<u16, (Sent, u64)>,
+    /// What waits for an acknowledgement, by its packet id.
+    slots: HashMap<u16, Slot>,
     /// The id that is used next, if it is free.
     next_id: u16,
     /// For each stream what has been sent and can't be trimmed yet.
     order: Vec<VecDeque<Run>>,
+}
+
+/// A message that is under way.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    sent: Sent,
+    topic: Topic,
+    /// In milliseconds.
+    since_ms: u64,
 }
 
 /// Records that travel together.
@@ -84,19 +117,24 @@ impl Window {
 
     /// When the message with this packet id was sent, in milliseconds.
     pub fn sent_ms(&self, id: u16) -> Option<u64> {
-        self.slots.get(&id).map(|(_, since)| *since)
+        self.slots.get(&id).map(|slot| slot.since_ms)
     }
 
     /// What this packet id stands for.
     pub fn stands_for(&self, id: u16) -> Option<Sent> {
-        self.slots.get(&id).map(|(sent, _)| *sent)
+        self.slots.get(&id).map(|slot| slot.sent)
     }
 
-    /// What was sent first of all that waits for an acknowledgement.
-    pub fn oldest(&self) -> Option<Sent> {
+    /// The topic of the message with this packet id.
+    pub fn topic(&self, id: u16) -> Option<Topic> {
+        self.slots.get(&id).map(|slot| slot.topic)
+    }
+
+    /// What was sent first of all that waits for an acknowledgement, and on which topic.
+    pub fn oldest(&self) -> Option<(Sent, Topic)> {
         // Ids go round: the one that comes soonest from the next one on was given longest ago.
-        let (_, (sent, _)) = self.slots.iter().min_by_key(|(id, _)| id.wrapping_sub(self.next_id))?;
-        Some(*sent)
+        let (_, slot) = self.slots.iter().min_by_key(|(id, _)| id.wrapping_sub(self.next_id))?;
+        Some((slot.sent, slot.topic))
     }
 
     /// A PUBACK for this packet id that says no: nothing waits for it any more, and no record is trimmed for it.
@@ -123,16 +161,16 @@ impl Window {
 
     /// Whether a retained message waits for its acknowledgement.
     pub fn awaits_retained(&self) -> bool {
-        self.slots.values().any(|(sent, _)| *sent == Sent::Retained)
+        self.slots.values().any(|slot| slot.sent == Sent::Retained)
     }
 
     /// A packet id for what is about to be sent, if the window has room.
-    pub fn send(&mut self, sent: Sent, now_ms: u64) -> Option<u16> {
+    pub fn send(&mut self, sent: Sent, topic: Topic, now_ms: u64) -> Option<u16> {
         if !self.has_room() {
             return None;
         }
         let id = self.free_id();
-        self.slots.insert(id, (sent, now_ms));
+        self.slots.insert(id, Slot { sent, topic, since_ms: now_ms });
         if let Sent::Records { stream, first, last } = sent
             && let Some(order) = self.order.get_mut(stream.index())
         {
@@ -154,7 +192,7 @@ impl Window {
 
     /// A PUBACK for this packet id.
     pub fn acknowledge(&mut self, id: u16) -> Acknowledged {
-        let Some((sent, _)) = self.slots.remove(&id) else { return Acknowledged::Unsolicited };
+        let Some(Slot { sent, .. }) = self.slots.remove(&id) else { return Acknowledged::Unsolicited };
         match sent {
             Sent::Retained => Acknowledged::Retained,
             Sent::Records { stream, first, .. } => self.settle(stream, first),
@@ -180,7 +218,7 @@ impl Window {
 
     /// When the one that waits longest was sent, in milliseconds.
     pub fn oldest_ms(&self) -> Option<u64> {
-        self.slots.values().map(|(_, since)| *since).min()
+        self.slots.values().map(|slot| slot.since_ms).min()
     }
 }
 
@@ -190,6 +228,7 @@ mod tests {
     use proptest::prelude::*;
 
     const STREAM: StreamId = StreamId::TELEMETRY;
+    const TOPIC: Topic = Topic(7);
 
     fn record(seq: u64) -> Sent {
         Sent::Records { stream: STREAM, first: seq, last: seq }
@@ -198,9 +237,9 @@ mod tests {
     #[test]
     fn a_record_is_never_trimmed_before_an_older_one() {
         let mut window = Window::new(3, 3);
-        let ids: Vec<u16> = (1..=3).map(|seq| window.send(record(seq), 0).unwrap()).collect();
+        let ids: Vec<u16> = (1..=3).map(|seq| window.send(record(seq), TOPIC, 0).unwrap()).collect();
         assert!(!window.has_room());
-        assert_eq!(window.send(record(4), 0), None);
+        assert_eq!(window.send(record(4), TOPIC, 0), None);
         assert_eq!(window.acknowledge(ids[2]), Acknowledged::OutOfTurn);
         assert_eq!(window.acknowledge(ids[1]), Acknowledged::OutOfTurn);
         assert_eq!(window.acknowledge(ids[0]), Acknowledged::Trim { stream: STREAM, upto: 3 });
@@ -210,7 +249,7 @@ mod tests {
     #[test]
     fn wrong_acknowledgements_never_trim_anything() {
         let mut window = Window::new(2, 3);
-        let id = window.send(record(1), 0).unwrap();
+        let id = window.send(record(1), TOPIC, 0).unwrap();
         for wrong in [0, 2, 3, u16::MAX] {
             assert_eq!(window.acknowledge(wrong), Acknowledged::Unsolicited);
         }
@@ -223,24 +262,24 @@ mod tests {
         let mut window = Window::new(1, 3);
         let mut ids = Vec::new();
         for seq in 1..=u64::from(u16::MAX) {
-            let id = window.send(record(seq), 0).unwrap();
+            let id = window.send(record(seq), TOPIC, 0).unwrap();
             assert_eq!(window.acknowledge(id), Acknowledged::Trim { stream: STREAM, upto: seq });
             ids.push(id);
         }
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), usize::from(u16::MAX), "no id comes again before all have been used, and 0 never");
-        assert_eq!(window.send(record(70_000), 0), Some(1));
+        assert_eq!(window.send(record(70_000), TOPIC, 0), Some(1));
     }
 
     #[test]
     fn one_missing_acknowledgement_never_lets_memory_grow() {
         let mut window = Window::new(8, 3);
-        let _missing = window.send(record(0), 5).unwrap();
+        let _missing = window.send(record(0), TOPIC, 5).unwrap();
         let mut seq = 0;
         while window.has_room() {
             seq += 1;
-            let id = window.send(record(seq), 9).unwrap();
+            let id = window.send(record(seq), TOPIC, 9).unwrap();
             assert_eq!(window.acknowledge(id), Acknowledged::OutOfTurn);
         }
         assert_eq!(seq, 31);
@@ -253,9 +292,9 @@ mod tests {
         assert_eq!(window.oldest(), None);
         let mut ids = VecDeque::new();
         for seq in 1..=140_000 {
-            ids.push_back(window.send(record(seq), 0).unwrap());
+            ids.push_back(window.send(record(seq), TOPIC, 0).unwrap());
             if ids.len() == 3 {
-                assert_eq!(window.oldest(), Some(record(seq - 2)), "{ids:?}");
+                assert_eq!(window.oldest(), Some((record(seq - 2), TOPIC)), "{ids:?}");
                 window.acknowledge(ids.pop_front().unwrap());
             }
         }
@@ -264,14 +303,14 @@ mod tests {
     #[test]
     fn a_refused_message_never_moves_the_trim_nor_takes_up_room() {
         let mut window = Window::new(2, 3);
-        let [one, two] = [1, 2].map(|seq| window.send(record(seq), 0).unwrap());
+        let [one, two] = [1, 2].map(|seq| window.send(record(seq), TOPIC, 0).unwrap());
         assert_eq!(window.stands_for(one), Some(record(1)));
         window.refuse(one);
         assert_eq!((window.in_flight(), window.stands_for(one)), (1, None));
         assert_eq!(window.acknowledge(two), Acknowledged::OutOfTurn);
         assert_eq!(window.acknowledge(one), Acknowledged::Unsolicited);
         window.resize(1);
-        let three = window.send(record(3), 0).unwrap();
+        let three = window.send(record(3), TOPIC, 0).unwrap();
         assert!(!window.has_room());
         assert_eq!(window.acknowledge(three), Acknowledged::OutOfTurn);
     }
@@ -279,8 +318,8 @@ mod tests {
     #[test]
     fn retained_messages_never_move_the_trim() {
         let mut window = Window::new(4, 3);
-        let retained = window.send(Sent::Retained, 0).unwrap();
-        let id = window.send(record(7), 0).unwrap();
+        let retained = window.send(Sent::Retained, TOPIC, 0).unwrap();
+        let id = window.send(record(7), TOPIC, 0).unwrap();
         assert_eq!(window.acknowledge(id), Acknowledged::Trim { stream: STREAM, upto: 7 });
         assert!(window.awaits_retained());
         assert_eq!(window.acknowledge(retained), Acknowledged::Retained);
@@ -291,7 +330,7 @@ mod tests {
     fn a_run_is_never_trimmed_in_part() {
         let mut window = Window::new(3, 3);
         let run = |first, last| Sent::Records { stream: STREAM, first, last };
-        let [ten, one, five] = [run(1, 10), run(11, 11), run(15, 20)].map(|sent| window.send(sent, 0).unwrap());
+        let [ten, one, five] = [run(1, 10), run(11, 11), run(15, 20)].map(|sent| window.send(sent, TOPIC, 0).unwrap());
         assert_eq!(window.in_flight(), 3, "a message each");
         assert_eq!(window.acknowledge(one), Acknowledged::OutOfTurn);
         assert_eq!(window.acknowledge(ten), Acknowledged::Trim { stream: STREAM, upto: 11 });
@@ -361,7 +400,7 @@ mod tests {
                     Step::Acknowledge(_) | Step::Stray(_) => continue,
                 };
                 let room = window.has_room();
-                let id = window.send(message, 0);
+                let id = window.send(message, TOPIC, 0);
                 prop_assert_eq!(id.is_some(), room);
                 let Some(id) = id else { continue };
                 prop_assert!(id != 0 && !flying.iter().any(|(flies, _)| *flies == id));

@@ -149,6 +149,9 @@ pub struct LinkStatus {
     /// Streams that wait although the broker is there, and why, in words.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub held: BTreeMap<String, String>,
+    /// Topics on which messages have ended the connection time and again, and what becomes of their records, in words.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub barred: BTreeMap<String, String>,
     /// PUBACKs that nothing was waiting for.
     pub unsolicited_acks: u64,
     /// Connections given up because an acknowledgement did not come within `ack_timeout`.

@@ -76,7 +76,7 @@ const GENERAL: [Family<Status>; 4] = [
     }),
 ];
 
-const LINK: [Family<LinkStatus>; 16] = [
+const LINK: [Family<LinkStatus>; 17] = [
     gauge("pillion_link_up", "Whether the broker is connected.", |link| {
         Some(Value::Flag(matches!(link.state, LinkState::Connected | LinkState::Draining)))
     }),
@@ -114,6 +114,9 @@ const LINK: [Family<LinkStatus>; 16] = [
     }),
     gauge("pillion_link_held_streams", "Streams that wait for mqtt.budget or the end of their quiet hours.", |link| {
         Some(Value::Count(u64::try_from(link.held.len()).unwrap_or(u64::MAX)))
+    }),
+    gauge("pillion_link_barred_topics", "Topics on which messages have ended the connection time and again.", |link| {
+        Some(Value::Count(u64::try_from(link.barred.len()).unwrap_or(u64::MAX)))
     }),
     counter("pillion_link_unsolicited_acks", "Acknowledgements that nothing was waiting for.", |link| {
         Some(Value::Count(link.unsolicited_acks))

@@ -138,7 +138,7 @@ impl Screen {
             let percent = used.saturating_mul(100) / whole.max(&1);
             self.item(&margin, &format!("{} of the budget of {} used ({percent} %)", bytes(*used), clean(limit)));
         }
-        for notice in &link.notices {
+        for notice in link.notices.iter().chain(link.barred.values()) {
             self.item(&margin, notice);
         }
         if link.servers.len() > 1 {

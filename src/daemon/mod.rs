@@ -310,6 +310,7 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
             spool: spool.clone(),
             batches,
             retained: retained_shown,
+            reloads: configuration_shown.clone(),
             announcements,
             sparkplug: publishing,
             status: link,

@@ -1,20 +1,22 @@
 //! The publisher while it is connected: records out, acknowledgements in, until the connection or pillion ends.
 
 use super::parcel::{self, Parcel, TooLarge};
+use super::poison::{self, Way};
 use super::queue::{Ready, Taken};
 use super::timers::NEVER;
 use super::{Leave, Link, Lost, Publisher, STATUS_TOPIC, about, sparkplug};
 use crate::config::MqttVersion;
 use crate::congestion::Congestion;
-use crate::inflight::{Acknowledged, Sent};
+use crate::inflight::{Acknowledged, Sent, Topic};
 use crate::mqtt::dial::{MOVE, Sight, UPROOTED};
 use crate::mqtt::keep_alive::Due;
 use crate::mqtt::{About, Connection, LinkError, Message, Received, Terms, Verdict};
 use crate::record::{Announcement, Retained, StreamId};
 use crate::spool::thread::{CREDIT, Closed};
 use crate::spool::{Batch, Reason};
-use crate::stats::{LinkState, LinkStatus};
+use crate::stats::{ConfigurationStatus, LinkState, LinkStatus};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// Acknowledgements are reported to the spool together, this late at the latest.
@@ -45,6 +47,21 @@ impl Leaving {
     }
 }
 
+/// Whether there may be more to send right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    GoesOn,
+    /// The next message is to go alone, and others are under way.
+    Waits,
+}
+
+/// Returns when the configuration was read again. Cancel-safe.
+async fn reload(reloads: &mut watch::Receiver<ConfigurationStatus>) {
+    if reloads.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
 impl Publisher {
     /// Connected, then Draining: returns `Ok` when everything is done and it is time to leave.
     pub(super) async fn session(&mut self, connection: Connection) -> Result<Leaving, Lost> {
@@ -64,9 +81,7 @@ impl Publisher {
 
     async fn talk(&mut self, mut connection: Connection) -> Result<Leaving, Lost> {
         let ended = self.exchange(&mut connection).await;
-        if let Err(Lost::Link(error)) = &ended {
-            self.suspect(error).await?;
-        }
+        self.suspect(&ended).await?;
         // What was acknowledged is reported in any case; the rest comes again after the rewind.
         self.report().await?;
         self.forget();
@@ -185,6 +200,10 @@ impl Publisher {
                 // One after the other, so that no host can ask faster than the broker takes them.
                 () = sparkplug::rebirth(&mut self.wiring.sparkplug), if self.outbox.is_empty() => self.bear_again(),
                 () = sleep_until(resume.unwrap_or_else(Instant::now)), if resume.is_some() && leave.is_none_or(|leave| !leave.sends_no_more()) => self.probe().await?,
+                () = reload(&mut self.wiring.reloads) => {
+                    self.poison.lift();
+                    self.show_bars();
+                }
                 () = self.wiring.pulse.answer() => {}
                 sight = self.dialer.look_around(address), if leave.is_none() => match sight {
                     Sight::Better(to) => {
@@ -193,7 +212,7 @@ impl Publisher {
                     }
                     Sight::Uprooted => {
                         self.timers.uprooted(UPROOTED);
-                        connection.ping().await?;
+                        self.ping(connection).await?;
                         connection.flush().await?;
                     }
                 },
@@ -254,8 +273,14 @@ impl Publisher {
         self.review().await?;
         self.timers.wait_for_nobody();
         let now_ms = self.now_ms();
-        while self.window.has_room() && self.refused.pausing().is_none() {
+        while self.window.has_room() && self.refused.pausing().is_none() && !self.poison.is_proving() {
             if let Some((message, sent)) = self.outbox.pop_front() {
+                let topic = Topic::of(&message.topic);
+                let alone = sent.message().filter(|_| self.poison.way(topic, now_ms) != Way::Free);
+                if alone.is_some() && self.window.in_flight() > 0 {
+                    self.outbox.push_front((message, sent));
+                    break;
+                }
                 // What a record becomes was made to fit.
                 let may_be_large = sent == Sent::Retained;
                 if may_be_large && message.payload.len() > connection.payload_limit(&message.topic, &message.about) {
@@ -263,19 +288,19 @@ impl Publisher {
                     self.retained_settled();
                     continue;
                 }
-                let Some(id) = self.window.send(sent, now_ms) else { break };
+                let Some(id) = self.window.send(sent, topic, now_ms) else { break };
                 self.gate.spend(message.topic.len() + message.payload.len());
-                if self.poison.is_careful() {
-                    self.latest_topic.clone_from(&message.topic);
-                }
-                connection.publish(message, id).await?;
+                self.put(connection, message, id, alone.map(|message| (message, topic))).await?;
             } else {
                 match self.queue.ready(now_ms, patient) {
                     Ready::Now(stream) if !self.gate.lets_pass(stream, (self.wiring.clock)()) => {
                         self.review().await?;
                         continue;
                     }
-                    Ready::Now(stream) => self.send(connection, stream, now_ms).await?,
+                    Ready::Now(stream) => match self.send(connection, stream, now_ms).await? {
+                        Sending::GoesOn => {}
+                        Sending::Waits => break,
+                    },
                     Ready::At(due_ms) => {
                         self.timers.batch = Instant::now() + Duration::from_millis(due_ms.saturating_sub(now_ms));
                         break;
@@ -300,23 +325,34 @@ impl Publisher {
     }
 
     /// Sends the run at the front of this stream, or as much of it as fits into one message.
-    async fn send(&mut self, connection: &mut Connection, stream: StreamId, now_ms: u64) -> Result<(), Lost> {
+    async fn send(&mut self, connection: &mut Connection, stream: StreamId, now_ms: u64) -> Result<Sending, Lost> {
         let is_sparkplug = self.is_sparkplug(stream);
-        let Some(rules) = self.streams.get(stream.index()) else { return Ok(()) };
-        let Some(first) = self.queue.run(stream).next() else { return Ok(()) };
+        let Some(rules) = self.streams.get(stream.index()) else { return Ok(Sending::GoesOn) };
+        let Some(first) = self.queue.run(stream).next() else { return Ok(Sending::GoesOn) };
         if is_sparkplug && !first.record.is_retained() {
             let topic = self.wiring.sparkplug.as_ref().map(|sparkplug| sparkplug.topic(&first.record));
             let limit = connection.payload_limit(&topic.unwrap_or_default(), &About::default());
-            return self.send_as_metrics(stream, limit).await;
+            self.send_as_metrics(stream, limit).await?;
+            return Ok(Sending::GoesOn);
         }
-        let topic = format!("{}/{}", self.mqtt.topic_prefix, first.record.topic);
+        let name = format!("{}/{}", self.mqtt.topic_prefix, first.record.topic);
+        let topic = Topic::of(&name);
+        let is_alone = match self.poison.way(topic, now_ms) {
+            Way::Free => false,
+            Way::Alone if self.window.in_flight() > 0 => return Ok(Sending::Waits),
+            Way::Alone => true,
+            Way::Barred(why) => {
+                let why = why.to_owned();
+                self.set_aside(stream, why).await?;
+                return Ok(Sending::GoesOn);
+            }
+        };
         let retain = first.record.is_retained();
         let now = (self.wiring.clock)();
         let is_v5 = self.mqtt.version == MqttVersion::V5;
         let about = if is_v5 { about::of(&rules.name, rules.max_age, first, now) } else { About::default() };
-        let most = self.mqtt.max_payload.min(connection.payload_limit(&topic, &about));
-        let is_careful = self.poison.is_careful();
-        let run = self.queue.run(stream).take(if is_careful { 1 } else { usize::MAX });
+        let most = self.mqtt.max_payload.min(connection.payload_limit(&name, &about));
+        let run = self.queue.run(stream).take(if is_alone { 1 } else { usize::MAX });
         let packed = parcel::pack(run, &rules.name, rules.batch.as_ref(), most, &mut self.deflater);
         let Parcel { payload, count, plain } = match packed {
             Ok(parcel) => parcel,
@@ -332,7 +368,8 @@ impl Publisher {
                     }
                     false => format!("{size} bytes, mqtt.max_payload is {}", self.mqtt.max_payload),
                 };
-                return Ok(self.wiring.spool.discard(stream, first, Reason::Oversize, detail).await?);
+                self.wiring.spool.discard(stream, first, Reason::Oversize, detail).await?;
+                return Ok(Sending::GoesOn);
             }
         };
         let about = match rules.batch.as_ref().filter(|_| is_v5) {
@@ -343,23 +380,37 @@ impl Publisher {
         let repeated = self.queue.run(stream).take(count).filter(|record| record.seq <= highest).count();
         let Taken { first, last, cost } = self.queue.take(stream, count);
         self.spent += cost;
-        let Some(id) = self.window.send(Sent::Records { stream, first, last }, now_ms) else { return Ok(()) };
+        let sent = Sent::Records { stream, first, last };
+        let Some(id) = self.window.send(sent, topic, now_ms) else { return Ok(Sending::GoesOn) };
         if let Some(highest) = self.highest.get_mut(stream.index()) {
             *highest = last.max(*highest);
         }
-        self.gate.spend(topic.len() + payload.len());
+        self.gate.spend(name.len() + payload.len());
         let as_u64 = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         self.count(|status| {
             status.repeated += as_u64(repeated);
             status.sent_messages += 1;
             status.sent_records += as_u64(count);
-            status.sent_bytes += as_u64(topic.len() + payload.len());
-            status.plain_bytes += as_u64(topic.len() + plain);
+            status.sent_bytes += as_u64(name.len() + payload.len());
+            status.plain_bytes += as_u64(name.len() + plain);
         });
-        if is_careful {
-            self.latest_topic.clone_from(&topic);
-        }
-        Ok(connection.publish(Message { topic, payload, retain, about }, id).await?)
+        let alone = is_alone.then_some(((stream, first), topic));
+        self.put(connection, Message { topic: name, payload, retain, about }, id, alone).await?;
+        Ok(Sending::GoesOn)
+    }
+
+    /// Puts a message into the send buffer; one that goes `alone`, see [`super::poison`], with a ping behind it.
+    async fn put(
+        &mut self,
+        connection: &mut Connection,
+        message: Message,
+        id: u16,
+        alone: Option<(poison::Message, Topic)>,
+    ) -> Result<(), LinkError> {
+        let Some((which, topic)) = alone else { return connection.publish(message, id).await };
+        self.poison.sent_alone(which, topic, &message.topic);
+        connection.publish(message, id).await?;
+        self.ping(connection).await
     }
 
     /// Handles a packet, and all that are here already.
@@ -381,6 +432,7 @@ impl Publisher {
                 Ok(Received::Acknowledged { id, verdict: Verdict::Refused(refusal) }) => {
                     self.refuse(id, &refusal).await?;
                 }
+                Ok(Received::Pong) if self.poison.ponged() => self.show_bars(),
                 Ok(_) => {}
                 Err(error) => {
                     ended = Err(error.into());
@@ -412,11 +464,10 @@ impl Publisher {
         {
             self.widen();
         }
-        if let Some(Sent::Records { stream, first, .. }) = self.window.stands_for(id) {
-            let is_widened = [self.refused.taken((stream, first)), self.poison.answered((stream, first))];
-            if is_widened.contains(&true) {
-                self.widen();
-            }
+        let message = self.window.stands_for(id).and_then(Sent::message);
+        self.poison.answered(message.zip(self.window.topic(id)));
+        if message.is_some_and(|message| self.refused.taken(message)) {
+            self.widen();
         }
         match self.window.acknowledge(id) {
             Acknowledged::Trim { stream, upto } => {
@@ -481,7 +532,7 @@ impl Publisher {
             Some(Due::End) if self.timers.is_uprooted() => Err(Lost::Uprooted),
             Some(Due::End) => Err(Lost::KeepAlive),
             Some(Due::Ping) => {
-                connection.ping().await?;
+                self.ping(connection).await?;
                 Ok(connection.flush().await?)
             }
         }
@@ -504,7 +555,7 @@ impl Publisher {
             }
         };
         let words = async {
-            let id = self.window.send(Sent::Retained, 0).unwrap_or(1);
+            let id = self.window.send(Sent::Retained, Topic::of(&message.topic), 0).unwrap_or(1);
             connection.publish(message, id).await?;
             connection.flush().await?;
             while !matches!(connection.receive().await?, Received::Acknowledged { id: of, .. } if of == id) {}

@@ -44,7 +44,7 @@ use crate::pulse::Pulse;
 use crate::record::{Announcement, Clock, Retained};
 use crate::spool::Batch;
 use crate::spool::thread::{Closed, Handle};
-use crate::stats::LinkStatus;
+use crate::stats::{ConfigurationStatus, LinkStatus};
 use exchange::Leaving;
 use gate::Gate;
 use parcel::Deflater;
@@ -79,6 +79,8 @@ pub struct Wiring {
     pub state_dir: PathBuf,
     /// Time stamps for the status, and when a period or quiet hours end.
     pub clock: Clock,
+    /// Changes when the configuration was read again, whatever came of it: who asks for that may have mended the broker's.
+    pub reloads: watch::Receiver<ConfigurationStatus>,
     /// Proof of progress.
     pub pulse: Pulse,
     /// When set: return, in this way.
@@ -166,8 +168,6 @@ pub struct Publisher {
     congestion: Congestion,
     refused: Refused,
     poison: Poison,
-    /// The topic of the message that was sent last, while one is sent at a time.
-    latest_topic: String,
     /// What waits for room in the window.
     queue: Queue,
     deflater: Deflater,
@@ -211,7 +211,6 @@ impl Publisher {
             congestion: Congestion::new(mqtt.inflight, 0),
             refused: Refused::new(),
             poison: Poison::default(),
-            latest_topic: String::new(),
             highest: vec![0; streams.len()],
             trim: vec![None; streams.len()],
             dialer: Dialer::new(&mqtt, wiring.clock, wiring.network.clone(), None),
@@ -247,7 +246,8 @@ impl Publisher {
         let mut fresh = Publisher::new(mqtt, streams, password, farewell, wiring);
         fresh.gate.follow(&self.gate);
         // Batches of earlier epochs may still come, and what was sent once stays sent.
-        let Publisher { dialer, kept, said, refused, poison, epoch, highest, .. } = self;
+        let Publisher { dialer, kept, said, refused, mut poison, epoch, highest, .. } = self;
+        poison.lift();
         match kept {
             None => Publisher { epoch, highest, ..fresh },
             // Another broker may take what this one does not.

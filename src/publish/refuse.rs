@@ -1,11 +1,13 @@
 //! What becomes of a message that the broker does not take.
 
-use super::exchange::REPORT_EVERY;
+use super::exchange::{Leaving, REPORT_EVERY};
+use super::queue::Taken;
 use super::refused::Verdict;
 use super::{Lost, Publisher};
 use crate::inflight::Sent;
-use crate::mqtt::LinkError;
 use crate::mqtt::reason::{Fate, Refusal};
+use crate::mqtt::{Connection, LinkError};
+use crate::record::StreamId;
 use crate::spool::Reason;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -16,6 +18,7 @@ impl Publisher {
         let (stream, first, last) = match self.window.stands_for(id) {
             Some(Sent::Records { stream, first, last }) => (stream, first, last),
             Some(Sent::Retained) => {
+                self.poison.answered(None);
                 self.window.refuse(id);
                 self.refuse_retained(refusal.name(), &refusal.to_string());
                 self.retained_settled();
@@ -45,6 +48,7 @@ impl Publisher {
             self.timers.report = self.timers.report.min(report);
         } else {
             tracing::debug!(stream = stream.0, first, "{refusal}; it is tried again");
+            self.poison.answered(self.window.topic(id).map(|topic| ((stream, first), topic)));
             self.window.refuse(id);
         }
         Ok(())
@@ -76,26 +80,56 @@ impl Publisher {
 
     /// Makes the window as wide as it may be now.
     pub(super) fn widen(&mut self) {
-        let one = self.refused.is_probing() || self.poison.is_careful();
-        self.window.resize(if one { 1 } else { self.congestion.size() });
+        self.window.resize(if self.refused.is_probing() { 1 } else { self.congestion.size() });
     }
 
-    /// The connection is lost. If it is always the same message that ends it, that is given up.
-    pub(super) async fn suspect(&mut self, error: &LinkError) -> Result<(), Lost> {
-        let Some(Sent::Records { stream, first, last }) =
-            self.window.oldest().filter(|_| error.may_be_a_messages_fault())
-        else {
-            return Ok(());
+    /// The connection is over. If it is always the same message that ends it, that is given up; if it is what is on one topic,
+    /// that is barred.
+    pub(super) async fn suspect(&mut self, ended: &Result<Leaving, Lost>) -> Result<(), Lost> {
+        let error = match ended {
+            Err(Lost::Link(error)) if error.may_be_a_messages_fault() => error,
+            _ => {
+                self.poison.forget_connection();
+                return Ok(());
+            }
         };
-        let alone = self.poison.is_careful() && self.window.in_flight() == 1 && self.outbox.is_empty();
-        let Some(times) = self.poison.ended((stream, first), alone, &self.latest_topic) else { return Ok(()) };
-        let detail = format!("sent alone on {times} connections, it ended each of them: {error}");
-        for seq in first..=last {
-            self.wiring.spool.discard(stream, seq, Reason::Refused, detail.clone()).await?;
+        let oldest = match self.window.oldest() {
+            Some((Sent::Records { stream, first, last }, topic)) => Some((stream, first, last, topic)),
+            _ => None,
+        };
+        let message = oldest.map(|(stream, first, _, topic)| ((stream, first), topic));
+        let verdict = self.poison.ended(message, self.now_ms());
+        if verdict.barred {
+            self.show_bars();
         }
-        self.count(|status| *status.refusals.entry("connection-ended".to_owned()).or_default() += 1);
-        // That is how it goes on.
-        self.dialer.proved();
+        if let (Some(times), Some((stream, first, last, _))) = (verdict.give_up, oldest) {
+            let times = if times == 1 { "1 connection".to_owned() } else { format!("{times} connections") };
+            let detail = format!("sent alone on {times}, it ended each of them: {error}");
+            for seq in first..=last {
+                self.wiring.spool.discard(stream, seq, Reason::Refused, detail.clone()).await?;
+            }
+            self.count(|status| *status.refusals.entry("connection-ended".to_owned()).or_default() += 1);
+            // That is how it goes on.
+            self.dialer.proved();
+        }
         Ok(())
+    }
+
+    /// Sets aside the run at the front of this stream, whose topic is barred.
+    pub(super) async fn set_aside(&mut self, stream: StreamId, why: String) -> Result<(), Lost> {
+        let numbers: Vec<u64> = self.queue.run(stream).map(|record| record.seq).collect();
+        let Taken { cost, .. } = self.queue.take(stream, numbers.len());
+        self.spent += cost;
+        self.count(|status| *status.refusals.entry("topic-barred".to_owned()).or_default() += 1);
+        for seq in numbers {
+            self.wiring.spool.discard(stream, seq, Reason::Refused, why.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the broker to answer.
+    pub(super) async fn ping(&mut self, connection: &mut Connection) -> Result<(), LinkError> {
+        self.poison.pinged();
+        connection.ping().await
     }
 }

@@ -138,6 +138,21 @@ impl Publisher {
         });
     }
 
+    /// Topics were barred, or are no more.
+    pub(super) fn show_bars(&self) {
+        let bars = self.poison.bars();
+        self.wiring.status.send_if_modified(|status| {
+            for (name, words) in bars.iter().filter(|(name, words)| status.barred.get(*name) != Some(words)) {
+                tracing::warn!(topic = name, "{words}");
+            }
+            for name in status.barred.keys().filter(|name| !bars.contains_key(*name)) {
+                tracing::info!(topic = name, "the broker takes what is sent on {name} again");
+            }
+            status.barred = bars;
+            false
+        });
+    }
+
     /// A better server is well again.
     pub(super) fn show_moving(&self, to: usize) {
         let to = self.mqtt.servers.get(to).map(ToString::to_string).unwrap_or_default();

@@ -16,6 +16,7 @@
 
 use super::commit::{Freed, Trouble};
 use super::fs::{FileSystem, LogFile};
+use super::gaps::Gaps;
 use super::ledger::{Fate, Ledger};
 use super::read::{Cursor, Stall};
 use super::runtime::Runtime;
@@ -32,8 +33,6 @@ use std::sync::Arc;
 pub(super) const PENDING_BYTES: usize = 256 * 1024;
 /// What a file costs on disk at least: a block.
 const BLOCK: u64 = 4096;
-/// Gaps that wait to be announced; beyond this many the last one takes in the others.
-const GAPS: usize = 256;
 /// What an entry's body holds besides topic and data, in bytes: numbers of at most ten bytes each.
 const BODY_REST: usize = 64;
 
@@ -122,7 +121,7 @@ pub struct Log {
     pub(super) cursor: Cursor,
     /// A segment that can't be read just now.
     pub(super) stall: Option<Stall>,
-    pub(super) gaps: Vec<Gap>,
+    pub(super) gaps: Gaps,
     pub(super) trouble: Option<Trouble>,
     /// The last segment that was given up for a full disk.
     pub(super) freed: Option<Freed>,
@@ -164,7 +163,7 @@ impl Log {
             runtime: None,
             cursor: Cursor::default(),
             stall: None,
-            gaps: Vec::new(),
+            gaps: Gaps::default(),
             trouble: None,
             freed: None,
             unlisted: false,
@@ -307,18 +306,8 @@ impl Log {
             return;
         }
         self.unsaved_since_ms.get_or_insert(now.mono_ms);
-        let full = self.gaps.len() >= GAPS;
-        // A run of neighbours is one gap: memory overflows record by record.
-        if let Some(gap) = self.gaps.last_mut()
-            && (full || gap.reason == reason && gap.detail == detail && gap.last.checked_add(1) == Some(first))
-        {
-            gap.last = last;
-            gap.count += count;
-            gap.to_ms = to_ms;
-            return;
-        }
         let stream = self.rules.id;
-        self.gaps.push(Gap { stream, first, last, count, reason, from_ms, to_ms, detail });
+        self.gaps.note(Gap { stream, first, last, count, reason, from_ms, to_ms, detail });
     }
 
     /// The ledger and the disk, for the status.

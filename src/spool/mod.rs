@@ -95,6 +95,7 @@ pub mod closed;
 mod commit;
 #[doc(hidden)]
 pub mod fuzz;
+mod gaps;
 pub mod inspect;
 mod ledger;
 mod log;
@@ -417,8 +418,8 @@ impl Spool {
 
     /// When `tick` has to be called next, in milliseconds of the monotonic clock.
     pub fn deadline_ms(&self) -> Option<u64> {
-        let silent = self.logs.iter().all(|log| log.gaps.is_empty()) || !self.can_announce();
-        let announcement = (!silent).then_some(self.quiet_until_ms);
+        let gaps = self.logs.iter().filter_map(|log| log.gaps.due_ms()).min().filter(|_| self.can_announce());
+        let announcement = gaps.map(|due| due.max(self.quiet_until_ms));
         let backfill = self.backfill.deadline_ms();
         self.logs.iter().filter_map(Log::deadline_ms).chain(announcement).chain(backfill).min()
     }
@@ -446,8 +447,10 @@ impl Spool {
             // An error comes again when the log is closed.
             let _ = log.flush(now);
         }
-        self.quiet_until_ms = 0;
-        self.announce(now);
+        if self.can_announce() {
+            let gaps = self.logs.iter_mut().flat_map(|log| log.gaps.take_all()).collect();
+            self.announce_all(gaps, now);
+        }
         for log in &mut self.logs {
             if let Err(error) = log.close(now) {
                 let waiting = log.status(now).waiting;
@@ -472,10 +475,14 @@ impl Spool {
         if now.mono_ms < self.quiet_until_ms || !self.can_announce() {
             return;
         }
-        let gaps: Vec<Gap> = self.logs.iter_mut().flat_map(|log| log.gaps.drain(..)).collect();
+        let gaps: Vec<Gap> = self.logs.iter_mut().flat_map(|log| log.gaps.take_due(now.mono_ms)).collect();
         if !gaps.is_empty() {
             self.quiet_until_ms = now.mono_ms.saturating_add(ANNOUNCE_EVERY_MS);
+            self.announce_all(gaps, now);
         }
+    }
+
+    fn announce_all(&mut self, gaps: Vec<Gap>, now: Timestamp) {
         for gap in gaps {
             let stream = self.logs.get(gap.stream.index()).map(|log| log.rules.stream.name.clone()).unwrap_or_default();
             tracing::warn!(

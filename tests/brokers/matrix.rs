@@ -124,6 +124,8 @@ pub fn a_topic_never_holds_up_the_others_of(broker: &Broker, topic: &str, count:
     }
     consumer.expect_texts(STREAM, (0..count).map(|number| format!("allowed {number}")), LONG);
     let ledger = sidecar.expect_drained(STREAM);
+    let connects = sidecar.status()["link"]["connects"].as_u64().unwrap();
+    assert!(connects <= 15, "{connects} connections");
     let lost = ledger["quarantined"].as_u64().unwrap();
     consumer.expect("each loss to be told", SOON, |inbox| {
         inbox.events("gap").iter().map(|gap| gap["count"].as_u64().unwrap()).sum::<u64>() == lost

@@ -1,8 +1,9 @@
 //! mosquitto, with each way of letting a gateway in.
 //!
 //! MQTT 3.1.1 has no answer for a PUBLISH that access control refuses: a broker may acknowledge it nevertheless, or close the
-//! connection (section 3.3.5). mosquitto 2.0.11 does both. So pillion counts such a record as delivered, as it can't know better,
-//! and each costs a connection. With MQTT 5 the PUBACK says what became of it; the connection is closed all the same.
+//! connection (section 3.3.5). mosquitto 2.0.11 does both where `max_queued_messages` is 0. So pillion counts such a record as
+//! delivered, as it can't know better, until it bars the topic. With MQTT 5 the PUBACK says what became of it; the connection is
+//! closed all the same.
 
 use crate::broker::{Broker, Door, Keeps, Program};
 use crate::common::authority::NOW;
@@ -112,14 +113,16 @@ fn a_broker_that_allows_what_we_need_never_costs_a_record_or_a_command() {
 #[test]
 fn a_topic_that_the_broker_refuses_never_holds_up_the_others() {
     let broker = with_password(SECRET);
-    let ledger = matrix::a_topic_never_holds_up_the_others_of(&broker, "secret", 20);
-    assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&40.into(), &0.into()), "{ledger}");
+    let ledger = matrix::a_topic_never_holds_up_the_others_of(&broker, "secret", 100);
+    let quarantined = ledger["quarantined"].as_u64().unwrap();
+    assert_eq!(ledger["delivered"].as_u64().unwrap() + quarantined, 200, "{ledger}");
+    assert!(quarantined >= 85, "{ledger}");
 }
 
 #[test]
 fn a_topic_that_the_broker_refuses_with_mqtt_5_never_counts_as_delivered() {
     let mut broker = with_password(SECRET);
     broker.by_mqtt5();
-    let ledger = matrix::a_topic_never_holds_up_the_others_of(&broker, "secret", 20);
-    assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&20.into(), &20.into()), "{ledger}");
+    let ledger = matrix::a_topic_never_holds_up_the_others_of(&broker, "secret", 100);
+    assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&100.into(), &100.into()), "{ledger}");
 }

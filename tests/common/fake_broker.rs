@@ -86,6 +86,7 @@ pub struct Account {
     /// The most records that were unacknowledged at once, on one connection.
     pub most_in_flight: usize,
     distinct: BTreeMap<String, usize>,
+    forgives: bool,
     gone: bool,
     sockets: Vec<TcpStream>,
 }
@@ -124,15 +125,25 @@ pub struct FakeBroker {
 impl FakeBroker {
     /// Starts it.
     pub fn start(script: Script, seed: u64) -> Self {
-        FakeBroker::start_with(script, seed, "")
+        FakeBroker::start_with(script, seed, Hated { topic: "", acknowledges: false })
     }
 
     /// As the standard wants it, but for messages on one topic: they end the connection.
     pub fn closing_on(topic: &'static str) -> Self {
-        FakeBroker::start_with(Script::POLITE, 0, topic)
+        FakeBroker::start_with(Script::POLITE, 0, Hated { topic, acknowledges: false })
     }
 
-    fn start_with(script: Script, seed: u64, hated: &'static str) -> Self {
+    /// The same, but it acknowledges them first.
+    pub fn acknowledging_and_closing_on(topic: &'static str) -> Self {
+        FakeBroker::start_with(Script::POLITE, 0, Hated { topic, acknowledges: true })
+    }
+
+    /// From now on it takes what it hated.
+    pub fn forgive(&self) {
+        self.account.update(|account| account.forgives = true);
+    }
+
+    fn start_with(script: Script, seed: u64, hated: Hated) -> Self {
         let listener = TcpListener::bind((own_address(), 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let account = Arc::new(Watched::new(Account::default()));
@@ -210,14 +221,20 @@ struct Open {
     late: bool,
 }
 
+/// Messages on this topic end the connection, and are acknowledged or not.
+#[derive(Debug, Clone, Copy)]
+struct Hated {
+    topic: &'static str,
+    acknowledges: bool,
+}
+
 /// One connection.
 struct Line<'a> {
     wire: Wire,
     number: u64,
     script: Script,
     rng: Rng,
-    /// Messages on this topic end the connection.
-    hated: &'static str,
+    hated: Hated,
     account: &'a Watched<Account>,
     open: Vec<Open>,
     last: BTreeMap<String, u64>,
@@ -230,7 +247,7 @@ enum Next {
     Close,
 }
 
-fn serve(client: TcpStream, number: u64, script: Script, rng: Rng, hated: &'static str, account: &Watched<Account>) {
+fn serve(client: TcpStream, number: u64, script: Script, rng: Rng, hated: Hated, account: &Watched<Account>) {
     let Ok(wire) = Wire::new(client) else { return };
     let mut line = Line { wire, number, script, rng, hated, account, open: Vec::new(), last: BTreeMap::new() };
     // An error is the client's leaving, which is its right.
@@ -280,7 +297,11 @@ impl Line<'_> {
 
     fn publish(&mut self, publish: &Publish) -> io::Result<Next> {
         self.note(publish);
-        if publish.topic == self.hated {
+        if publish.topic == self.hated.topic && !self.account.read(|account| account.forgives) {
+            if self.hated.acknowledges {
+                self.hold(publish, true);
+                self.release(self.open.len() - 1)?;
+            }
             return Ok(Next::Close);
         }
         let pkid = publish.pkid;

@@ -175,3 +175,84 @@ fn a_link_that_breaks_again_and_again_never_costs_a_record() {
     let ledger = sidecar.expect_drained(STREAM);
     assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&100.into(), &0.into()), "{ledger}");
 }
+
+const BAD: &str = "p/app/bad";
+
+/// 500 records on the bad topic among 5,000 others: returns these.
+fn publish_with_bad_ones(sidecar: &Sidecar) -> Vec<String> {
+    let good: Vec<String> = (0..5000).map(|number| format!("record {number}")).collect();
+    let bad: Vec<String> = (0..500).map(|number| format!("poison {number}")).collect();
+    for (good, bad) in good.chunks(100).zip(bad.chunks(10)) {
+        sidecar.publish_lines("orders", &good[..50]);
+        sidecar.publish_lines("bad", bad);
+        sidecar.publish_lines("orders", &good[50..]);
+    }
+    good
+}
+
+fn assert_all_came_over_few_connections(broker: &FakeBroker, texts: &[String]) {
+    broker.read(|account| {
+        let acknowledged = account.records.iter().filter(|((stream, _), heard)| {
+            stream == STREAM && heard.acknowledged > 0 && heard.data.as_str().unwrap().starts_with("record")
+        });
+        assert!(acknowledged.map(|(_, heard)| heard.data.as_str().unwrap()).eq(texts), "each of them, in order");
+        assert!(account.disorder.is_empty(), "{:?}", account.disorder);
+        println!("{} connections, {} repeats", account.connections, account.repeats());
+        // Three that raise suspicion, eight or nine that prove it, and the one that lasts.
+        assert!(account.connections <= 13, "{} connections", account.connections);
+    });
+}
+
+#[test]
+fn a_topic_that_ends_every_connection_never_costs_one_for_each_record() {
+    let broker = FakeBroker::closing_on(BAD);
+    let sidecar = Sidecar::start(Home::new([broker.url()]));
+    let good = publish_with_bad_ones(&sidecar);
+    let ledger = sidecar.expect_drained(STREAM);
+    assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&5000.into(), &500.into()), "{ledger}");
+    assert_all_came_over_few_connections(&broker, &good);
+    let lost = |account: &crate::common::fake_broker::Account| -> Vec<u64> {
+        let events = account.records.iter().filter(|((stream, _), heard)| stream == "event" && heard.acknowledged > 0);
+        let gaps = events.map(|(_, heard)| &heard.data).filter(|data| data["reason"] == "refused");
+        gaps.map(|gap| gap["count"].as_u64().unwrap()).collect()
+    };
+    broker.expect("each loss to be told", SOON, |account| lost(account).iter().sum::<u64>() == 500);
+    let events = broker.read(|account| lost(account).len());
+    assert!(events < 20, "{events} events");
+    let link = sidecar.status()["link"].clone();
+    let words = link["barred"][BAD].as_str().unwrap_or_else(|| panic!("{link}"));
+    assert!(words.contains("set aside unsent for 1 min"), "{words}");
+    let metrics = sidecar.request("GET", "/metrics", "", b"").unwrap().text;
+    assert!(metrics.contains("pillion_link_barred_topics 1"), "{metrics}");
+}
+
+#[test]
+fn a_topic_that_is_acknowledged_before_the_end_never_costs_a_connection_for_each_record() {
+    let broker = FakeBroker::acknowledging_and_closing_on(BAD);
+    let sidecar = Sidecar::start(Home::new([broker.url()]));
+    let good = publish_with_bad_ones(&sidecar);
+    let ledger = sidecar.expect_drained(STREAM);
+    let (delivered, quarantined) = (ledger["delivered"].as_u64().unwrap(), ledger["quarantined"].as_u64().unwrap());
+    // What it has acknowledged counts as delivered: nobody can know better.
+    assert!(delivered + quarantined == 5500 && (5000..5012).contains(&delivered), "{ledger}");
+    assert_all_came_over_few_connections(&broker, &good);
+}
+
+#[test]
+fn a_topic_that_was_mended_never_waits_for_longer_than_the_next_reload() {
+    let broker = FakeBroker::closing_on(BAD);
+    let sidecar = Sidecar::start(Home::new([broker.url()]));
+    let poison: Vec<String> = (0..10).map(|number| format!("poison {number}")).collect();
+    sidecar.publish_lines("bad", &poison);
+    sidecar.expect_status("a bar", |status| status["link"]["barred"][BAD].is_string());
+    sidecar.expect_drained(STREAM);
+    broker.forgive();
+    sidecar.request("POST", "/v1/reload", "", b"").unwrap();
+    sidecar.expect_status("the bar to be lifted", |status| {
+        status["link"]["barred"][BAD].as_str().is_some_and(|words| words.contains("the next record is tried again"))
+    });
+    sidecar.publish("bad", "welcome");
+    let ledger = sidecar.expect_drained(STREAM);
+    assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&1.into(), &10.into()), "{ledger}");
+    sidecar.expect_status("no bar", |status| status["link"]["barred"].is_null());
+}
