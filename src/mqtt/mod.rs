@@ -397,7 +397,10 @@ impl Connection {
     pub async fn disconnect(mut self) -> Result<(), LinkError> {
         self.dialect.disconnect(self.transport.outgoing())?;
         self.transport.flush().await?;
-        let closed = async { while self.transport.next().await.is_ok() {} };
+        let closed = async {
+            self.transport.shut_down().await;
+            while self.transport.next().await.is_ok() {}
+        };
         let _ = timeout(CLOSING, closed).await;
         Ok(())
     }

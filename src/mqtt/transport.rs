@@ -29,7 +29,7 @@ use tokio_rustls::client::TlsStream;
 const WRITE_AT: usize = 16 * 1024;
 /// Room for one read, in bytes.
 const READ_AT: usize = 8 * 1024;
-/// A buffer that has grown larger than this, in bytes, for a large packet is let go of afterwards.
+/// A buffer that has grown larger than this, in bytes, for a large packet is let go of with it.
 const KEPT: usize = 64 * 1024;
 
 /// Whatever carries the bytes.
@@ -93,6 +93,9 @@ impl Transport {
     pub(super) async fn next(&mut self) -> Result<BytesMut, LinkError> {
         loop {
             if let Some(packet) = split(&mut self.incoming, self.max_incoming)? {
+                if packet.len() > KEPT {
+                    self.incoming = BytesMut::from(&self.incoming[..]);
+                }
                 return Ok(packet);
             }
             self.incoming.reserve(READ_AT);
@@ -119,6 +122,12 @@ impl Transport {
     pub(super) async fn flush(&mut self) -> Result<(), LinkError> {
         self.write_all().await?;
         self.stream.flush().await.map_err(LinkError::Network)
+    }
+
+    /// Nothing more is written: ends whatever is below MQTT in its own way, as far as that goes at once or soon. Don't wait for
+    /// it long: the other side may be gone.
+    pub(super) async fn shut_down(&mut self) {
+        let _ = self.stream.shutdown().await;
     }
 
     async fn write_all(&mut self) -> Result<(), LinkError> {
@@ -245,6 +254,21 @@ mod tests {
         assert!(error.contains("a packet of 268435460 bytes; 4096 are taken at the most"), "{error}");
         assert!(lengths(&[0x30, 0x80, 0x80, 0x80, 0x80], 4096).unwrap_err().contains("more than four bytes"));
         assert_eq!(lengths(&[0x30, 0x80, 0x80, 0x80], 4096), Ok(vec![4]));
+    }
+
+    #[tokio::test]
+    async fn one_large_packet_never_costs_memory_for_good() {
+        let (stream, mut broker) = tokio::io::duplex(1 << 20);
+        let (incoming, outgoing) = (BytesMut::new(), BytesMut::new());
+        let mut transport =
+            Transport { stream: Box::new(stream), local: None, incoming, outgoing, max_incoming: 1 << 20 };
+        let large = [&[0x30, 0xfc, 0xff, 0x0f][..], &vec![7; 0x3_fffc], &[0xd0, 0, 0x40]].concat();
+        broker.write_all(&large).await.unwrap();
+        assert_eq!(transport.next().await.unwrap().len(), 1 << 18);
+        assert_eq!(transport.next().await.unwrap()[..], [0xd0, 0]);
+        broker.write_all(&[2, 0, 9]).await.unwrap();
+        assert_eq!(transport.next().await.unwrap()[..], [0x40, 2, 0, 9]);
+        assert!(transport.incoming.capacity() < KEPT, "{}", transport.incoming.capacity());
     }
 
     proptest! {
