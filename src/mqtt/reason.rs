@@ -66,6 +66,16 @@ impl Reason {
         Ok(Reason { code, properties })
     }
 
+    /// Reads the answer to a SUBSCRIBE of one filter: its packet id, properties, and a code.
+    pub(super) fn of_subscription(bytes: &[u8]) -> Result<(u16, Reason), LinkError> {
+        let mut cursor = Cursor(bytes);
+        let id = cursor.number(2).and_then(|id| u16::try_from(id).ok());
+        let (Some(id), Some(properties), Some(&code)) = (id, cursor.properties(), cursor.0.first()) else {
+            return Err(LinkError::Protocol("a SUBACK that ends too early".to_owned()));
+        };
+        Ok((id, Reason { code, properties }))
+    }
+
     /// The last value of this property, if it is a number.
     pub(super) fn number(&self, property: u8) -> Option<u32> {
         self.properties.iter().rev().find_map(|(of, value)| match value {

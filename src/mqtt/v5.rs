@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     Connect, ConnectProperties, Disconnect, DisconnectReasonCode, Filter, LastWill, LastWillProperties, Login, Packet,
-    PingReq, PubAck, Publish, PublishProperties, Subscribe, SubscribeReasonCode,
+    PingReq, PubAck, Publish, PublishProperties, Subscribe,
 };
 use std::time::Duration;
 
@@ -153,6 +153,10 @@ impl Dialect for V5 {
         if reason.number(reason::MAXIMUM_QOS) == Some(0) {
             return Err(LinkError::NoQos);
         }
+        // An error of the protocol (section 3.2.2.3.6), which would have every record be too large.
+        if reason.number(reason::MAXIMUM_PACKET_SIZE) == Some(0) {
+            return Err(LinkError::Protocol("a CONNACK that allows packets of 0 bytes".to_owned()));
+        }
         self.retain_available &= reason.number(reason::RETAIN_AVAILABLE) != Some(0);
         let small = |property| reason.number(property).and_then(|number| u16::try_from(number).ok());
         self.aliases = Aliases::new(small(reason::TOPIC_ALIAS_MAXIMUM).unwrap_or(0));
@@ -240,8 +244,8 @@ impl Dialect for V5 {
 
     fn receive(&mut self, mut packet: BytesMut) -> Result<Received, LinkError> {
         match kind(&packet) {
-            // PUBLISH and SUBACK
-            3 | 9 => {}
+            // PUBLISH
+            3 => {}
             // PUBACK
             4 => {
                 let [high, low, rest @ ..] = body(&packet) else {
@@ -253,6 +257,11 @@ impl Dialect for V5 {
                     code => Verdict::Refused(Refusal { code, says: reason.says() }),
                 };
                 return Ok(Received::Acknowledged { id: u16::from_be_bytes([*high, *low]), verdict });
+            }
+            // SUBACK
+            9 => {
+                let (id, reason) = Reason::of_subscription(body(&packet))?;
+                return Ok(Received::Subscribed { id, granted: reason.code < 0x80 });
             }
             // PINGRESP
             13 => return Ok(Received::Pong),
@@ -276,10 +285,6 @@ impl Dialect for V5 {
                     .map_err(|_| LinkError::Protocol("a topic that is no UTF-8".to_owned()))?,
                 payload: publish.payload,
             })),
-            Ok(Packet::SubAck(suback)) => {
-                let is_yes = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
-                Ok(Received::Subscribed { id: suback.pkid, granted: suback.return_codes.iter().all(is_yes) })
-            }
             Ok(_) => Ok(Received::Other),
             Err(error) => Err(LinkError::Protocol(error.to_string())),
         }

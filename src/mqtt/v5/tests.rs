@@ -147,6 +147,7 @@ fn no_refusal_to_connect_ever_goes_without_words() {
         ),
         (&[0x20, 5, 0, 0, 2, 0x24, 0], "QoS 0 only"),
         (&[0x20, 3, 0, 0xee, 0], "other (0xee)"),
+        (&[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 0], "packets of 0 bytes"),
         (&[0xd0, 2, 0, 0], "a packet of kind 13 instead of CONNACK"),
     ] {
         let error = refused(answer).to_string();
@@ -202,6 +203,24 @@ fn no_answer_is_ever_misread() {
             assert_eq!((delivery.topic.as_str(), delivery.packet, delivery.redelivered), ("p/x", Some(9), true));
         }
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn no_answer_to_a_subscription_ever_counts_as_a_yes_or_costs_the_session() {
+    let answer = |packet: &[u8]| v5().receive(BytesMut::from(packet));
+    let reason = [&[0x90, 10, 0, 7, 6, 0x1f, 0, 3][..], b"bad", &[0x97]].concat();
+    for (packet, granted) in [
+        (&[0x90, 4, 0, 7, 0, 1][..], true),
+        (&[0x90, 4, 0, 7, 0, 0x87], false),
+        // A code that no standard has.
+        (&[0x90, 4, 0, 7, 0, 0xee], false),
+        (&reason, false),
+    ] {
+        assert_eq!(answer(packet).unwrap(), Received::Subscribed { id: 7, granted }, "{packet:?}");
+    }
+    for packet in [&[0x90, 0][..], &[0x90, 3, 0, 7, 0], &[0x90, 4, 0, 7, 9, 1]] {
+        assert!(matches!(answer(packet), Err(LinkError::Protocol(_))), "{packet:?}");
     }
 }
 
