@@ -257,7 +257,7 @@ impl Dialer {
     /// The broker has sent us to this server, which is tried next, once. Returns false if that happened too often in a
     /// row.
     pub fn redirected(&mut self, to: Server) -> bool {
-        let obeyed = self.failover.redirected();
+        let obeyed = self.failover.redirected(fastrand::f64());
         if obeyed {
             self.at = Some(to);
         }

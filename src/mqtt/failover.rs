@@ -29,7 +29,7 @@ const HEALTHY: Duration = Duration::from_secs(30);
 const TRUSTED: Duration = Duration::from_secs(600);
 /// Doublings of the time between looks at better servers, if these come to nothing: 5 minutes grow to 40.
 const MOST_DOUBLINGS: u32 = 3;
-/// Redirections in one round that are obeyed: brokers may send a client round in circles.
+/// Redirections in one round that are obeyed, or until a connection is healthy: brokers may send a client round in circles.
 const MOST_REDIRECTIONS: u8 = 3;
 /// Pauses that a change of the network may cut short at a time, and how often there is one more: a link that flaps must
 /// not have brokers hammered.
@@ -81,6 +81,8 @@ pub struct Failover {
     /// Looks at better servers that were in vain, since it is connected.
     in_vain: u32,
     redirections: u8,
+    /// For brokers that send us to each other, and acknowledge something now and then.
+    circles: Backoff,
     hasty: Haste,
 }
 
@@ -97,6 +99,7 @@ impl Failover {
             doubtful: 0,
             in_vain: 0,
             redirections: 0,
+            circles: Backoff::new(BACKOFF.0, BACKOFF.1),
             hasty: Haste { left: HASTE.0, since_ms: 0 },
         };
         new.begin_round();
@@ -140,9 +143,12 @@ impl Failover {
         if to == Place::Listed(self.home) && lasted >= TRUSTED {
             self.doubtful = 0;
         }
+        if lasted >= HEALTHY {
+            self.redirections = 0;
+            self.circles.reset();
+        }
         if useful || lasted >= HEALTHY {
             self.backoff.reset();
-            self.redirections = 0;
             let spread = (lasted / 10).clamp(BACKOFF.0, SPREAD);
             self.state = State::Waiting(spread.mul_f64(random.clamp(0.0, 1.0)));
             self.ahead.clear();
@@ -169,14 +175,21 @@ impl Failover {
         self.extend_behind(left);
     }
 
-    /// A broker has sent us to a server that is not in the list: it is tried next, once. Returns false if that happened
-    /// too often in a row.
-    pub fn redirected(&mut self) -> bool {
+    /// A broker has sent us to a server that is not in the list: it is tried next, once, after the moment that is due when
+    /// a connection was lost to that. Returns false if that happened too often in a row. `random` is uniform in 0.0..=1.0.
+    pub fn redirected(&mut self, random: f64) -> bool {
+        let was_connected = matches!(self.state, State::Waiting(_));
         if self.redirections >= MOST_REDIRECTIONS {
+            if was_connected {
+                self.state = State::Waiting(self.circles.next(random));
+                self.redirections = 0;
+            }
             return false;
         }
         self.redirections += 1;
-        self.state = State::Away;
+        if !was_connected {
+            self.state = State::Away;
+        }
         self.ahead.retain(|place| *place != Place::Elsewhere);
         self.ahead.push_front(Place::Elsewhere);
         true
@@ -275,206 +288,4 @@ impl Haste {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    /// The servers of a round that fails, up to the pause behind it.
-    fn round(failover: &mut Failover) -> (Vec<Place>, Duration) {
-        let mut tried = Vec::new();
-        loop {
-            match failover.next(1.0) {
-                Step::Dial(place) => tried.push(place),
-                Step::Pause(pause) => return (tried, pause),
-            }
-        }
-    }
-
-    fn listed<const N: usize>(indices: [usize; N]) -> Vec<Place> {
-        indices.map(Place::Listed).to_vec()
-    }
-
-    /// Connects to this one, of which all before it fail.
-    fn connect(failover: &mut Failover, wanted: usize) {
-        for _ in 0..100 {
-            if failover.next(0.0) == Step::Dial(Place::Listed(wanted)) {
-                return failover.connected();
-            }
-        }
-        panic!("server {wanted} is never tried");
-    }
-
-    #[test]
-    fn a_round_never_has_a_pause_in_it_and_never_ends_without_one() {
-        let mut failover = Failover::new(3);
-        let pauses = [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000].map(Duration::from_millis);
-        for pause in pauses {
-            assert_eq!(round(&mut failover), (listed([0, 1, 2]), pause));
-        }
-    }
-
-    #[test]
-    fn a_lost_server_is_never_tried_before_the_others() {
-        let mut failover = Failover::new(3);
-        connect(&mut failover, 1);
-        failover.proved();
-        failover.lost(60 * SECOND, 0.5);
-        assert_eq!(failover.next(0.0), Step::Pause(SECOND / 2), "a moment for the fleet's sake");
-        assert_eq!(round(&mut failover), (listed([2, 0, 1]), BACKOFF.0), "then in order");
-        assert_eq!(round(&mut failover).0, listed([0, 1, 2]), "after a pause from the first one");
-    }
-
-    #[test]
-    fn a_broker_that_accepts_and_hangs_up_is_never_hammered() {
-        let mut failover = Failover::new(2);
-        let mut pauses = Vec::new();
-        while pauses.len() < 9 {
-            match failover.next(1.0) {
-                Step::Pause(pause) => pauses.push(pause),
-                Step::Dial(_) => {
-                    failover.connected();
-                    failover.lost(SECOND, 0.0);
-                }
-            }
-        }
-        assert_eq!((pauses[0], pauses[8]), BACKOFF);
-        // One that was idle for a while and is lost then did nothing wrong.
-        connect(&mut failover, 0);
-        failover.lost(HEALTHY, 0.0);
-        assert_eq!(failover.next(1.0), Step::Pause(Duration::ZERO));
-        assert_eq!(round(&mut failover), (listed([1, 0]), BACKOFF.0));
-    }
-
-    #[test]
-    fn a_move_that_fails_never_costs_more_than_the_way_back() {
-        let mut failover = Failover::new(3);
-        connect(&mut failover, 2);
-        failover.proved();
-        assert_eq!(failover.better(), [0, 1]);
-        failover.moved(0);
-        assert_eq!(round(&mut failover).0, listed([0, 2, 1]));
-    }
-
-    #[test]
-    fn a_server_that_has_to_repeat_itself_is_never_left_nor_hammered() {
-        let mut failover = Failover::new(2);
-        connect(&mut failover, 1);
-        let mut pauses = Vec::new();
-        for _ in 0..3 {
-            failover.proved();
-            failover.again(SECOND, 1.0);
-            let Step::Pause(pause) = failover.next(1.0) else { panic!("no pause") };
-            pauses.push(pause.as_millis());
-            assert_eq!(failover.next(1.0), Step::Dial(Place::Listed(1)));
-            failover.connected();
-        }
-        assert_eq!(pauses, [250, 500, 1000]);
-    }
-
-    #[test]
-    fn a_first_server_that_does_not_hold_is_never_gone_back_to_as_often() {
-        let mut failover = Failover::new(2);
-        let every = 300 * SECOND;
-        assert!(failover.better().is_empty(), "not connected");
-        let mut waits = Vec::new();
-        for _ in 0..7 {
-            connect(&mut failover, 1);
-            failover.proved();
-            waits.push(failover.patience(every, 0.5).as_secs());
-            failover.moved(0);
-            connect(&mut failover, 0);
-            assert!(failover.better().is_empty(), "this is the best");
-            failover.proved();
-            failover.lost(60 * SECOND, 0.0);
-        }
-        assert_eq!(waits, [300, 600, 1200, 2400, 2400, 2400, 2400]);
-        assert_eq!(failover.patience(every, 0.0), 1800 * SECOND);
-        assert_eq!(failover.patience(every, 1.0), 3000 * SECOND);
-        connect(&mut failover, 0);
-        failover.lost(TRUSTED, 0.0);
-        assert_eq!(failover.patience(every, 0.5), every, "it has held");
-        connect(&mut failover, 1);
-        failover.looked_in_vain();
-        assert_eq!(failover.patience(every, 0.5), 2 * every);
-    }
-
-    #[test]
-    fn a_redirection_is_never_followed_in_circles_nor_left_for_the_list() {
-        let mut failover = Failover::new(2);
-        assert_eq!(failover.next(0.0), Step::Dial(Place::Listed(0)));
-        for _ in 0..MOST_REDIRECTIONS {
-            assert!(failover.redirected());
-            assert_eq!(failover.next(0.0), Step::Dial(Place::Elsewhere));
-        }
-        assert!(!failover.redirected());
-        assert_eq!(round(&mut failover).0, listed([1]), "and on with the round");
-        assert_eq!(failover.next(0.0), Step::Dial(Place::Listed(0)));
-        failover.connected();
-        assert!(failover.redirected());
-        assert_eq!(failover.next(0.0), Step::Dial(Place::Elsewhere));
-        failover.connected();
-        failover.proved();
-        assert!(failover.better().is_empty());
-        failover.lost(SECOND, 0.0);
-        assert_eq!(failover.next(0.0), Step::Pause(Duration::ZERO));
-        assert_eq!(round(&mut failover).0, listed([0, 1]));
-    }
-
-    #[test]
-    fn a_flapping_link_never_has_a_broker_hammered() {
-        let mut failover = Failover::new(1);
-        // Ten minutes of a link that comes back every second.
-        let hasty = (0..600).filter(|second| failover.hurry(second * 1000)).count();
-        assert!((60..=63).contains(&hasty), "{hasty}");
-        assert!(failover.hurry(3_600_000));
-        assert!(
-            !Failover { hasty: Haste { left: 0, since_ms: 5000 }, ..failover }.hurry(4000),
-            "a clock that jumps back"
-        );
-    }
-
-    #[test]
-    fn followers_never_stay_where_the_leader_is_not() {
-        let mut failover = Failover::new(3);
-        assert!(failover.settle(2) && !failover.settle(2));
-        assert!(!failover.settle(7), "there is none");
-        assert_eq!(round(&mut failover).0, listed([0, 1, 2]), "a round that has begun is ended");
-        assert_eq!(round(&mut failover).0, listed([2, 0, 1]));
-        connect(&mut failover, 1);
-        assert_eq!(failover.better(), [2]);
-        failover.moved(2);
-        assert_eq!(round(&mut failover).0, listed([2, 1, 0]));
-    }
-
-    /// Hundreds of gateways lose their only broker at one instant and find it again after `outage`: how many of them
-    /// come in the busiest tenth of a second.
-    fn busiest(outage: Duration, gateways: usize) -> usize {
-        let mut random = fastrand::Rng::with_seed(7);
-        let mut slots = std::collections::BTreeMap::<u128, usize>::new();
-        for _ in 0..gateways {
-            let mut failover = Failover::new(1);
-            connect(&mut failover, 0);
-            failover.proved();
-            failover.lost(3600 * SECOND, random.f64());
-            let mut now = Duration::ZERO;
-            loop {
-                match failover.next(random.f64()) {
-                    Step::Pause(pause) => now += pause,
-                    Step::Dial(_) if now >= outage => break,
-                    Step::Dial(_) => {}
-                }
-            }
-            *slots.entry((now - outage).as_millis() / 100).or_default() += 1;
-        }
-        slots.into_values().max().unwrap_or(0)
-    }
-
-    #[test]
-    fn a_fleet_never_comes_back_in_lock_step() {
-        for (outage, most) in [(0, 80), (1, 160), (10, 50), (60, 30), (600, 30)] {
-            let busiest = busiest(outage * SECOND, 500);
-            assert!(busiest <= most, "{busiest} of 500 in a tenth of a second, after {outage} s without a broker");
-        }
-    }
-}
+mod tests;
