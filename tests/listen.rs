@@ -113,6 +113,10 @@ impl Rig {
     }
 
     async fn start_with(room: usize, application: bool) -> Self {
+        Rig::start_patient(room, application, Duration::from_secs(20)).await
+    }
+
+    async fn start_patient(room: usize, application: bool, ack_timeout: Duration) -> Self {
         let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let mqtt = Mqtt {
@@ -130,7 +134,7 @@ impl Rig {
             password_file: None,
             keep_alive: Duration::from_secs(30),
             inflight: 128,
-            ack_timeout: Duration::from_secs(20),
+            ack_timeout,
             fall_back: None,
             max_payload: 256 * 1024,
             backfill_rate: 0,
@@ -290,6 +294,16 @@ async fn a_broker_that_denies_the_subscription_never_goes_unnoticed() {
             && status.reason.as_ref().is_some_and(|reason| reason.contains("does not allow to subscribe"))
     });
     timeout(DEADLINE, denied).await.expect("a reason in time").unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_that_never_answers_a_subscription_never_keeps_the_flow() {
+    let mut rig = Rig::start_patient(8, false, Duration::from_millis(200)).await;
+    let (mut mute, _) = rig.connected(false).await;
+    assert!(matches!(mute.read().await, Packet::Subscribe(_)));
+    // It lives: what it says is no answer, though.
+    mute.write(Packet::PingResp).await;
+    rig.subscribed(false).await;
 }
 
 #[tokio::test]

@@ -7,8 +7,10 @@
 //! once more.
 
 use super::filters::Receiver;
+use super::parcel::Parcel;
+use super::talk::{Round, Talk};
 use super::waiting::Waiting;
-use super::{GOODBYE, Listener, Lost, Outlets, SOUND};
+use super::{GOODBYE, Listener, Lost, SOUND};
 use crate::command::{MAX_COMMAND, Origin, Request};
 use crate::inbound::{Delivered, Settings};
 use crate::mqtt::dial::{MOVE, Sight, UPROOTED};
@@ -18,7 +20,6 @@ use crate::sparkplug;
 use crate::stats::LinkState;
 use std::collections::VecDeque;
 use std::time::Duration;
-use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -36,139 +37,6 @@ const ROUNDS: u32 = 3;
 /// The packet id of birth and good-bye; filters have the first ones. Their acknowledgements tell nothing.
 const STATUS_ID: u16 = u16::MAX;
 
-/// One connection's affairs.
-struct Talk {
-    server: String,
-    remembered: bool,
-    waiting: Waiting,
-    /// Packets that are not acknowledged, in the order in which they came. Bounded by the channels of the flows and
-    /// what they work on.
-    unsettled: VecDeque<(u16, oneshot::Receiver<()>)>,
-    /// What the flow that it is for has no room for. Nothing is read meanwhile.
-    stalled: VecDeque<Parcel>,
-    /// The question for all keys, while it is not answered.
-    round: Option<Round>,
-    rounds: u32,
-    /// When the connection is to be ended, for something has to come again.
-    come_again: Option<Instant>,
-    keep_alive: KeepAlive,
-    /// The address of this end has gone, and the broker was asked whether it is still there.
-    uprooted: bool,
-    /// The server that is moved to, and until when acknowledgements are waited for.
-    moving: Option<(usize, Instant)>,
-    subscribed: bool,
-    /// What the broker has said of the connection.
-    notices: Vec<String>,
-}
-
-/// All keys are on their way.
-struct Round {
-    /// Since the SUBACK.
-    waiting: Option<Waiting>,
-    /// Messages that are no retained keys.
-    foreign: u32,
-}
-
-/// Something for one of the other flows.
-enum Parcel {
-    Command(Request),
-    Message(Delivered),
-    Settings(Settings),
-    Neighbour(Delivered),
-}
-
-impl Outlets {
-    /// Hands it over if there is room, or gives it back. What nobody wants is gone.
-    fn hand_over(&self, parcel: Parcel) -> Result<(), Parcel> {
-        fn offer<T>(outlet: Option<&mpsc::Sender<T>>, item: T, again: impl FnOnce(T) -> Parcel) -> Result<(), Parcel> {
-            match outlet.map(|outlet| outlet.try_send(item)) {
-                None | Some(Ok(())) => Ok(()),
-                Some(Err(TrySendError::Full(item) | TrySendError::Closed(item))) => Err(again(item)),
-            }
-        }
-        match parcel {
-            Parcel::Command(request) => offer(self.devices.as_ref(), request, Parcel::Command),
-            Parcel::Message(message) => offer(self.application.as_ref(), message, Parcel::Message),
-            Parcel::Settings(settings) => offer(self.settings.as_ref(), settings, Parcel::Settings),
-            Parcel::Neighbour(message) => {
-                offer(self.neighbours.as_ref().map(|(_, outlet)| outlet), message, Parcel::Neighbour)
-            }
-        }
-    }
-
-    /// Returns when there is room for it; false: its flow has ended. Cancel-safe.
-    async fn room(&self, parcel: Option<&Parcel>) -> bool {
-        async fn place<T>(outlet: Option<&mpsc::Sender<T>>) -> bool {
-            match outlet {
-                Some(outlet) => outlet.reserve().await.is_ok(),
-                None => true,
-            }
-        }
-        match parcel {
-            Some(Parcel::Command(_)) => place(self.devices.as_ref()).await,
-            Some(Parcel::Message(_)) => place(self.application.as_ref()).await,
-            Some(Parcel::Settings(_)) => place(self.settings.as_ref()).await,
-            Some(Parcel::Neighbour(_)) => place(self.neighbours.as_ref().map(|(_, outlet)| outlet)).await,
-            None => std::future::pending().await,
-        }
-    }
-}
-
-impl Talk {
-    /// Hands over what there is room for, the oldest first.
-    fn hand_over(&mut self, outlets: &Outlets) {
-        while let Some(parcel) = self.stalled.pop_front() {
-            if let Err(parcel) = outlets.hand_over(parcel) {
-                self.stalled.push_front(parcel);
-                return;
-            }
-        }
-    }
-
-    fn pass_on(&mut self, parcel: Parcel, outlets: &Outlets) {
-        self.stalled.push_back(parcel);
-        self.hand_over(outlets);
-    }
-
-    /// The broker has spoken.
-    fn heard(&mut self) {
-        self.keep_alive.heard();
-        self.uprooted = false;
-    }
-
-    fn caught_up(&mut self, now_ms: u64) {
-        self.waiting.caught_up(now_ms);
-        if let Some(waiting) = self.waiting_of_round() {
-            waiting.caught_up(now_ms);
-        }
-    }
-
-    fn pinged(&mut self) {
-        self.waiting.pinged();
-        if let Some(waiting) = self.waiting_of_round() {
-            waiting.pinged();
-        }
-    }
-
-    fn ponged(&mut self, now_ms: u64) {
-        self.waiting.ponged(now_ms);
-        if let Some(waiting) = self.waiting_of_round() {
-            waiting.ponged(now_ms);
-        }
-    }
-
-    fn waiting_of_round(&mut self) -> Option<&mut Waiting> {
-        self.round.as_mut()?.waiting.as_mut()
-    }
-
-    /// When the next ping is due to find out whether something is left.
-    fn probe_ms(&self) -> Option<u64> {
-        let of_commands = self.waiting.probe_ms().filter(|_| self.subscribed);
-        let of_round = self.round.as_ref().and_then(|round| round.waiting.as_ref()?.probe_ms());
-        of_commands.into_iter().chain(of_round).min()
-    }
-}
-
 impl Listener {
     /// From CONNACK to the end of the connection, which it returns the reason of.
     pub(super) async fn listen(&mut self, mut connection: Connection) -> Lost {
@@ -183,6 +51,7 @@ impl Listener {
             stalled: VecDeque::new(),
             round: None,
             rounds: 0,
+            answer_by: None,
             come_again: None,
             keep_alive: KeepAlive::new(connection.terms().keep_alive, began),
             uprooted: false,
@@ -267,10 +136,7 @@ impl Listener {
                 self.subscribe(Receiver::Settings, connection, talk).await?;
                 flush(connection).await?;
             }
-            let probe = talk.probe_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(self.now_ms())));
-            let probe = probe.map(|probe| Instant::now() + probe);
-            let others = [probe, talk.come_again, talk.moving.map(|(_, until)| until)];
-            let alarm = others.into_iter().flatten().fold(talk.keep_alive.due(), Instant::min);
+            let alarm = talk.alarm(self.now_ms());
             let reads = talk.stalled.is_empty() && talk.moving.is_none();
             tokio::select! {
                 received = connection.receive(), if reads => self.receive(received?, talk)?,
@@ -291,11 +157,16 @@ impl Listener {
                     if talk.moving.is_some() {
                         continue;
                     }
+                    let now = Instant::now();
                     // What we don't read we can't hear.
                     if !reads {
                         talk.heard();
+                        talk.answer_by = talk.answer_by.map(|_| now + self.ack_timeout);
                     }
-                    match talk.keep_alive.look(Instant::now()) {
+                    if talk.answer_by.is_some_and(|at| now >= at) {
+                        return Err(Lost::Unanswered);
+                    }
+                    match talk.keep_alive.look(now) {
                         Some(Due::End) if talk.uprooted => return Err(Lost::Uprooted),
                         Some(Due::End) => return Err(Lost::KeepAlive),
                         Some(Due::Ping) | None => {}
@@ -336,6 +207,7 @@ impl Listener {
             let round = Settings::Round { server: talk.server.clone(), remembered: talk.remembered };
             talk.pass_on(Parcel::Settings(round), &self.wiring.outlets);
         }
+        talk.answer_by.get_or_insert(Instant::now() + self.ack_timeout);
         let (filter, id) = self.filters.ask(receiver);
         Ok(connection.subscribe(filter, receiver != Receiver::Neighbour, id).await?)
     }
@@ -375,7 +247,11 @@ impl Listener {
             let waiting = granted.then(|| talk.waiting.beside(self.now_ms()));
             talk.round = waiting.map(|waiting| Round { waiting: Some(waiting), foreign: 0 });
         }
-        if talk.subscribed || !self.filters.all_answered() {
+        if !self.filters.all_answered() {
+            return Ok(());
+        }
+        talk.answer_by = None;
+        if talk.subscribed {
             return Ok(());
         }
         let denied = self.filters.denied();

@@ -24,11 +24,13 @@
 //! subscription: then one filter after the other is set aside, and tried again a day later.
 //!
 //! [`filters`] knows what is subscribed to and whom a message is for, [`waiting`] how old a command may be, [`alive`]
-//! remembers what that takes over a restart, `exchange` is one connection.
+//! remembers what that takes over a restart, `exchange` is one connection, `talk` what is known of it.
 
 pub mod alive;
 mod exchange;
 pub mod filters;
+mod parcel;
+mod talk;
 pub mod waiting;
 
 use crate::command::Request;
@@ -140,6 +142,8 @@ enum Lost {
     Link(#[from] LinkError),
     #[error("the broker does not allow to subscribe to {0}; allow that in the broker's access control")]
     Denied(String),
+    #[error("no answer to a subscription within mqtt.ack_timeout")]
+    Unanswered,
     #[error("no answer to a ping within half of mqtt.keep_alive")]
     KeepAlive,
     #[error("the address that it was made from has gone from this machine, and the broker does not answer")]
@@ -155,6 +159,8 @@ enum Lost {
 /// The listen flow.
 pub struct Listener {
     session: Session,
+    /// How soon the broker must answer a subscription.
+    ack_timeout: Duration,
     filters: Filters,
     alive: Alive,
     wiring: Wiring,
@@ -183,7 +189,8 @@ impl Listener {
         let filters = Filters::new(&mqtt.topic_prefix, neighbours, &wiring.outlets.receivers()).with_node(node);
         let dialer = Dialer::new(&mqtt, wiring.clock, wiring.network.clone(), Some(wiring.link.clone()));
         let (unreadable, given_up, try_again) = (0, 0, None);
-        Listener { session, filters, alive, wiring, dialer, unreadable, given_up, try_again }
+        let ack_timeout = mqtt.ack_timeout;
+        Listener { session, ack_timeout, filters, alive, wiring, dialer, unreadable, given_up, try_again }
     }
 
     /// Runs until `stop` is set.
