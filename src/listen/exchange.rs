@@ -322,13 +322,13 @@ impl Listener {
             }
             Receiver::NodeDevice => {
                 // What says nothing is refused as an empty command is: the bytes themselves must not reach the device.
-                let command = sparkplug::decode(&payload).map(|command| command.payload);
+                let command = sparkplug::command(&payload);
                 let origin = Origin::Broker { retained, packet, redelivered, waited, noted };
                 let payload = limited(&command.unwrap_or_default());
                 Parcel::Command(Request { device: rest.to_owned(), payload, origin })
             }
             Receiver::Node => {
-                let rebirth = sparkplug::decode(&payload).is_some_and(|command| command.rebirth);
+                let rebirth = sparkplug::asks_for_rebirth(&payload);
                 if let (Some(sparkplug), true, false) = (&self.wiring.outlets.sparkplug, rebirth, retained) {
                     sparkplug.rebirths.send_modify(|requests| *requests = requests.wrapping_add(1));
                 }

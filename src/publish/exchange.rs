@@ -67,7 +67,7 @@ impl Publisher {
     pub(super) async fn session(&mut self, connection: Connection) -> Result<Leaving, Lost> {
         self.said.clear();
         self.begin(connection.terms()).await?;
-        self.bear();
+        self.bear(&connection);
         self.show_connected(connection.terms().notices.clone());
         self.talk(connection).await
     }

@@ -1,23 +1,26 @@
 //! The publisher as a Sparkplug edge node: what [`crate::sparkplug`] decides is sent here.
 //!
 //! The number of the connection (`bdSeq`) is in `runtime_dir` and one more for each CONNECT, over restarts; with each boot it
-//! begins anywhere, so that flash is not written for it.
+//! begins anywhere, so that flash is not written for it. Beside it is what the metrics' types were, written before the data of a
+//! new one: after a kill the same records go out as they did before.
 
 use super::queue::Taken;
 use super::{Lost, Publisher};
 use crate::config::Convention;
 use crate::disk::{Disk, read_all, replace};
 use crate::inflight::Sent;
-use crate::mqtt::{About, Message};
+use crate::mqtt::{About, Connection, Message};
 use crate::record::{Record, StreamId};
-use crate::sparkplug::{Outgoing, Session, TooLarge};
+use crate::sparkplug::{MAX_TYPES_FILE, Outgoing, Session, TooLarge};
 use crate::spool::Reason;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
 /// The file's name in `runtime_dir`.
 pub const FILE_NAME: &str = "sparkplug-bdseq";
-/// No file of ours is longer.
+/// That of the types, beside it.
+const TYPES_FILE_NAME: &str = "sparkplug-types";
+/// No number of ours is longer.
 const MAX_FILE: usize = 16;
 
 /// The edge node, and who may ask for its births.
@@ -32,8 +35,11 @@ pub struct Sparkplug {
 
 impl Sparkplug {
     /// `path` is where the number of the connection is kept.
-    pub fn open(session: Session, rebirths: watch::Receiver<u64>, path: PathBuf) -> Self {
+    pub fn open(mut session: Session, rebirths: watch::Receiver<u64>, path: PathBuf) -> Self {
         let content = read_all(&Disk, &path, MAX_FILE).ok();
+        if let Ok(types) = read_all(&Disk, &path.with_file_name(TYPES_FILE_NAME), MAX_TYPES_FILE) {
+            session.remember(&types);
+        }
         let kept = content.and_then(|content| String::from_utf8(content).ok()?.trim().parse().ok());
         Sparkplug { session, rebirths, path, bd_seq: kept.unwrap_or_else(|| fastrand::u8(..)) }
     }
@@ -41,10 +47,15 @@ impl Sparkplug {
     /// The Last Will of the next connection.
     pub(super) fn will(&mut self) -> Message {
         self.bd_seq = self.bd_seq.wrapping_add(1);
-        if let Err(error) = replace(&Disk, &self.path, format!("{}\n", self.bd_seq).as_bytes()) {
-            tracing::debug!("{}: {error}", self.path.display());
-        }
+        keep(&self.path, format!("{}\n", self.bd_seq).as_bytes());
         message(self.session.connecting(self.bd_seq))
+    }
+
+    /// Writes down what types there are now, if that is news.
+    fn keep_types(&mut self) {
+        if let Some(types) = self.session.types() {
+            keep(&self.path.with_file_name(TYPES_FILE_NAME), &types);
+        }
     }
 
     /// The longest topic of what a record becomes.
@@ -55,6 +66,12 @@ impl Sparkplug {
     /// The last words of this connection.
     pub(super) fn death(&self) -> Message {
         message(self.session.death())
+    }
+}
+
+fn keep(path: &Path, content: &[u8]) {
+    if let Err(error) = replace(&Disk, path, content) {
+        tracing::debug!("{}: {error}", path.display());
     }
 }
 
@@ -74,11 +91,12 @@ pub(super) async fn rebirth(sparkplug: &mut Option<Sparkplug>) {
 
 impl Publisher {
     /// A connection begins: NBIRTH, and the devices that are online.
-    pub(super) fn bear(&mut self) {
+    pub(super) fn bear(&mut self, connection: &Connection) {
         let now_ms = (self.wiring.clock)().wall_ms;
         if let Some(sparkplug) = &mut self.wiring.sparkplug {
             sparkplug.rebirths.borrow_and_update();
-            let messages = sparkplug.session.connected(now_ms);
+            let limit = connection.payload_limit(&sparkplug.session.longest_topic(), &About::default());
+            let messages = sparkplug.session.connected(now_ms, limit.min(self.mqtt.max_payload));
             self.outbox.extend(messages.into_iter().map(|outgoing| (message(outgoing), Sent::Retained)));
         }
         self.look_at_devices();
@@ -132,6 +150,7 @@ impl Publisher {
         };
         let most = self.mqtt.max_payload.min(limit);
         let made = sparkplug.session.record(&first.record, now_ms, most);
+        sparkplug.keep_types();
         let Taken { first, last, cost } = self.queue.take(stream, 1);
         self.spent += cost;
         match made {

@@ -1,7 +1,7 @@
 //! Commands: what a host application sends, and the command of ours that it becomes.
 //!
 //! ```text
-//! NCMD   Node Control/Rebirth = true     everything is born again
+//! NCMD   Node Control/Rebirth = true     everything is born again, whatever else is in it
 //! DCMD   value = 21.5                    {"ts":"2026-11-23T02:41:07.123Z","data":21.5}
 //! DCMD   setpoint = 21.5, pump = true    {"ts":...,"data":{"setpoint":21.5,"pump":true}}
 //! ```
@@ -9,10 +9,12 @@
 //! So a Modbus unit can't be told a value that is called `value` and nothing else; give it another name.
 //!
 //! `ts` is the payload's time stamp: a command that waited somewhere is not carried out late. From there on it is a command as any
-//! other, with the device's allow-list, rate and replies.
+//! other, with the device's allow-list, rate and replies. As any other, it is not larger than [`MAX_COMMAND`]: two bytes on the wire
+//! may become a metric of a hundred in memory.
 
 use super::metric::LONGEST_NAME;
 use super::protobuf::{Field, Metric, Payload};
+use crate::command::MAX_COMMAND;
 use crate::record::rfc3339;
 use prost::Message as _;
 use serde_json::{Map, Value as Json, json};
@@ -20,25 +22,26 @@ use serde_json::{Map, Value as Json, json};
 /// Metrics in a command.
 const MOST: usize = 256;
 
-/// What a command says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
-    /// Whether the node is to be born again.
-    pub rebirth: bool,
-    /// For a device: a command's payload as on `P/device/NAME/set`.
-    pub payload: Vec<u8>,
-}
-
-/// Reads a payload. `None`: it is no payload of Sparkplug B, or says nothing.
-pub fn decode(payload: &[u8]) -> Option<Command> {
-    let Payload { timestamp, metrics, .. } = Payload::decode(payload).ok()?;
-    if metrics.is_empty() || metrics.len() > MOST {
-        return None;
-    }
+/// Whether this NCMD asks for everything to be born again.
+pub fn asks_for_rebirth(payload: &[u8]) -> bool {
     let is_rebirth = |metric: &Metric| {
         metric.name.as_deref() == Some("Node Control/Rebirth") && metric.value == Some(Field::Boolean(true))
     };
-    let rebirth = metrics.iter().any(is_rebirth);
+    read(payload).is_some_and(|payload| payload.metrics.iter().any(is_rebirth))
+}
+
+/// `None`: it is no payload of Sparkplug B, or too large for a command.
+fn read(payload: &[u8]) -> Option<Payload> {
+    (payload.len() <= MAX_COMMAND).then(|| Payload::decode(payload).ok())?
+}
+
+/// What this DCMD says, as a command's payload on `P/device/NAME/set`. `None`: it is no payload of Sparkplug B, or says nothing that
+/// a device takes.
+pub fn command(payload: &[u8]) -> Option<Vec<u8>> {
+    let Payload { timestamp, metrics, .. } = read(payload)?;
+    if metrics.is_empty() || metrics.len() > MOST {
+        return None;
+    }
     let mut values = Map::new();
     for metric in metrics {
         // Names alone tell what is meant: our births give no aliases.
@@ -53,7 +56,7 @@ pub fn decode(payload: &[u8]) -> Option<Command> {
         Some(ms) => json!({ "ts": rfc3339(ms), "data": data }),
         None => json!({ "data": data }),
     };
-    Some(Command { rebirth, payload: command.to_string().into_bytes() })
+    Some(command.to_string().into_bytes())
 }
 
 /// Names are as births have them, with the keys on the way joined by `/`. Not deep: names have a limit.

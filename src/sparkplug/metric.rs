@@ -42,6 +42,12 @@ impl Kind {
         }
     }
 
+    /// The one with this number.
+    pub(super) fn numbered(number: u32) -> Option<Kind> {
+        let all = [Kind::Int64, Kind::Double, Kind::Boolean, Kind::String, Kind::Bytes];
+        all.into_iter().find(|kind| kind.number() == number)
+    }
+
     /// The type that has room for both.
     pub(super) fn or(self, other: Kind) -> Kind {
         match (self, other) {

@@ -28,10 +28,12 @@ mod protobuf;
 mod session;
 #[cfg(test)]
 mod tests;
+mod types;
 
-pub use command::{Command, decode};
+pub use command::{asks_for_rebirth, command};
 pub use metric::Kind;
 pub use session::{Outgoing, Session, TooLarge};
+pub use types::MAX_FILE as MAX_TYPES_FILE;
 
 use crate::config::modbus::Poll;
 use crate::config::{self, Config, Convention, Direction};

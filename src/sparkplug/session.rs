@@ -13,11 +13,16 @@
 //! A record that was made before the NBIRTH of its session is *historical*: consumers file it, and do not take it for the
 //! present value. So that this one comes, too, a device of which there was such a record is born again at the end.
 //!
+//! A birth that the broker can't take, for all that the device has said, is one of a device without metrics: the next record has it
+//! born again with its own. What a metric had to be (`types`) it stays over restarts, so that a record that comes again comes
+//! as it was.
+//!
 //! Constraints: memory is bounded by [`MOST_METRICS`] for each device, and [`LONGEST_BIRTH_VALUE`] for each of these; a device with
 //! more forgets those that the present record has not.
 
 use super::metric::{self, Kind, Value};
 use super::protobuf::{Metric, Payload};
+use super::types::Types;
 use super::{Declared, Node};
 use crate::record::Record;
 use prost::Message as _;
@@ -55,6 +60,9 @@ pub struct Session {
     born_ms: u64,
     /// The latest record that was sent was historical: others may follow.
     is_draining: bool,
+    /// The largest payload that may be sent, in bytes.
+    limit: usize,
+    types: Types,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +70,8 @@ struct Device {
     metrics: BTreeMap<String, Known>,
     is_online: bool,
     is_born: bool,
+    /// Its metrics or their types are others than those of its birth.
+    is_changed: bool,
     /// It has had values that the birth had not, and that were historical.
     is_outdated: bool,
 }
@@ -91,7 +101,18 @@ impl Session {
         };
         let has_devices = declared.is_some();
         let devices = declared.into_iter().flatten().map(device).collect();
-        Session { node, devices, has_devices, bd_seq: 0, seq: 0, born_ms: 0, is_draining: false }
+        let (types, limit) = (Types::default(), usize::MAX);
+        Session { node, devices, has_devices, bd_seq: 0, seq: 0, born_ms: 0, is_draining: false, limit, types }
+    }
+
+    /// The types that metrics have had, as [`Session::types`] has said it last, at best before a kill.
+    pub fn remember(&mut self, types: &[u8]) {
+        self.types = Types::read(types);
+    }
+
+    /// What is to be remembered, if that has changed since it was asked for: at most [`MAX_TYPES_FILE`](super::MAX_TYPES_FILE) bytes.
+    pub fn types(&mut self) -> Option<Vec<u8>> {
+        self.types.write()
     }
 
     /// A connection is about to be made, with this number and this Last Will.
@@ -110,9 +131,10 @@ impl Session {
         metric::wire("bdSeq", &Value::Int64(self.bd_seq.into()), Kind::Int64, time_ms, false)
     }
 
-    /// The connection is there.
-    pub fn connected(&mut self, now_ms: u64) -> Vec<Outgoing> {
+    /// The connection is there, and takes payloads of so many bytes with [`Session::longest_topic`].
+    pub fn connected(&mut self, now_ms: u64, limit: usize) -> Vec<Outgoing> {
         self.born_ms = now_ms;
+        self.limit = limit;
         self.is_draining = false;
         for device in self.devices.values_mut() {
             device.is_born = false;
@@ -179,6 +201,12 @@ impl Session {
             .collect()
     }
 
+    /// The longest topic of a birth.
+    pub fn longest_topic(&self) -> String {
+        let longest = self.devices.keys().max_by_key(|name| name.len());
+        self.node.topic("DBIRTH", longest.map(String::as_str))
+    }
+
     /// The longest topic of what a record becomes.
     pub fn topic(&self, record: &Record) -> String {
         self.node.topic("DBIRTH", Some(&owner(&record.topic).0))
@@ -190,6 +218,7 @@ impl Session {
     /// # Errors
     /// Nothing that fits can be made of it.
     pub fn record(&mut self, record: &Record, now_ms: u64, limit: usize) -> Result<Vec<Outgoing>, TooLarge> {
+        let limit = limit.min(self.limit);
         let (name, prefix) = owner(&record.topic);
         let metrics = metric::metrics(record, &prefix);
         let time_ms = record.time.wall_ms;
@@ -197,8 +226,8 @@ impl Session {
         // Devices that are not configured, APP and the like, are there as long as pillion is.
         let device =
             self.devices.entry(name.clone()).or_insert_with(|| Device { is_online: true, ..Device::default() });
-        let is_news = device.learn(&metrics, time_ms);
-        let must_be_born = is_news || !device.is_born;
+        device.learn(&name, &metrics, time_ms, &mut self.types);
+        let must_be_born = device.is_changed || !device.is_born;
         let shown = |(name, value): &(String, Value)| {
             let kind = device.metrics.get(name).map_or(Kind::String, Known::shown);
             metric::wire(name, value, kind, Some(time_ms), is_historical)
@@ -229,7 +258,10 @@ impl Session {
     fn birth(&mut self, name: &str, now_ms: u64) -> Outgoing {
         let mut metrics = Vec::new();
         if let Some(device) = self.devices.get_mut(name) {
-            (device.is_born, device.is_outdated) = (true, false);
+            (device.is_born, device.is_changed, device.is_outdated) = (true, false, false);
+            if device.birth_len(now_ms) > self.limit {
+                device.metrics.clear();
+            }
             metrics = device.birth(now_ms);
         }
         self.message("DBIRTH", Some(name), metrics, now_ms)
@@ -243,33 +275,27 @@ impl Session {
 }
 
 impl Device {
-    /// Takes in values. Returns whether a birth has not announced them, or not with this type.
-    fn learn(&mut self, metrics: &[(String, Value)], time_ms: u64) -> bool {
+    /// Takes in values of the device with this name.
+    fn learn(&mut self, device: &str, metrics: &[(String, Value)], time_ms: u64, types: &mut Types) {
         let is_new = |(name, _): &&(String, Value)| !self.metrics.contains_key(name);
         if self.metrics.len() + metrics.iter().filter(is_new).count() > MOST_METRICS {
             self.metrics.retain(|name, _| metrics.iter().any(|(of, _)| of == name));
         }
-        let mut is_news = false;
         for (name, value) in metrics {
             let is_short = value.length() <= LONGEST_BIRTH_VALUE;
             let kept = if is_short { value.clone() } else { Value::Null };
-            match self.metrics.get_mut(name) {
-                Some(known) => {
-                    let kind = match (known.kind, value.kind()) {
-                        (Some(one), Some(other)) => Some(one.or(other)),
-                        (one, other) => one.or(other),
-                    };
-                    is_news |= kind.unwrap_or(Kind::String) != known.shown();
-                    *known = Known { kind, value: kept, time_ms: Some(time_ms) };
-                }
-                None => {
-                    is_news = true;
-                    let known = Known { kind: value.kind(), value: kept, time_ms: Some(time_ms) };
-                    self.metrics.insert(name.clone(), known);
-                }
+            let before = self.metrics.get(name);
+            let kind = match (before.map_or_else(|| types.of(device, name), |known| known.kind), value.kind()) {
+                (Some(one), Some(other)) => Some(one.or(other)),
+                (one, other) => one.or(other),
+            };
+            let known = Known { kind, value: kept, time_ms: Some(time_ms) };
+            self.is_changed |= before.is_none_or(|before| before.shown() != known.shown());
+            if let Some(kind) = kind {
+                types.note(device, name, kind);
             }
+            self.metrics.insert(name.clone(), known);
         }
-        is_news
     }
 
     /// Its metrics as a birth shows them.
