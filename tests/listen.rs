@@ -297,6 +297,22 @@ async fn a_broker_that_denies_the_subscription_never_goes_unnoticed() {
 }
 
 #[tokio::test]
+async fn a_broker_that_hangs_up_on_a_subscription_never_leaves_open_which_one() {
+    let mut rig = Rig::start_with(8, true).await;
+    let (mut peer, _) = rig.connected(false).await;
+    peer.grant(1, "none").await;
+    assert!(matches!(peer.read().await, Packet::Subscribe(_)));
+    drop(peer);
+    let told = rig.status.wait_for(|status| {
+        status
+            .reason
+            .as_ref()
+            .is_some_and(|reason| reason.ends_with("without an answer to a subscription to p/app/set/#"))
+    });
+    timeout(DEADLINE, told).await.expect("a reason in time").unwrap();
+}
+
+#[tokio::test]
 async fn a_broker_that_never_answers_a_subscription_never_keeps_the_flow() {
     let mut rig = Rig::start_patient(8, false, Duration::from_millis(200)).await;
     let (mut mute, _) = rig.connected(false).await;

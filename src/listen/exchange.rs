@@ -61,6 +61,10 @@ impl Listener {
         };
         let lost = match self.exchange(&mut connection, &mut talk).await {
             Ok(()) => Lost::Stop,
+            Err(Lost::Link(error)) if error.is_hang_up() => match self.filters.unanswered() {
+                Some(filter) => LinkError::unsubscribed(&filter).into(),
+                None => error.into(),
+            },
             Err(lost) => lost,
         };
         let now_ms = self.now_ms();

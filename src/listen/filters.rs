@@ -107,6 +107,11 @@ impl Filters {
         self.all.iter().any(|(_, state)| *state == State::Granted)
     }
 
+    /// The first filter whose answer is missing.
+    pub fn unanswered(&self) -> Option<String> {
+        self.all.iter().find(|(_, state)| matches!(state, State::Asked(_))).map(|(of, _)| self.filter(*of))
+    }
+
     /// The filters that the broker does not grant.
     pub fn denied(&self) -> Vec<String> {
         self.all.iter().filter(|(_, state)| *state == State::Denied).map(|(of, _)| self.filter(*of)).collect()

@@ -187,11 +187,14 @@ pub enum LinkError {
     /// The broker has closed the connection.
     #[error("the broker closed the connection")]
     Closed,
-    /// The broker has closed the connection in the place of an answer to a CONNECT of MQTT 5.
-    #[error(
-        "the broker closed the connection without an answer; if it does not speak MQTT 5, set mqtt.version = \"3.1.1\""
-    )]
-    Unanswered,
+    /// The broker has closed the connection in the place of an answer.
+    #[error("the broker closed the connection without an answer to {to}{hint}")]
+    Unanswered {
+        /// What it was sent.
+        to: String,
+        /// What brokers do that for, behind a semicolon.
+        hint: String,
+    },
     /// The broker has ended the connection, and says why.
     #[error("{says}")]
     Ended {
@@ -231,15 +234,27 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    /// Whether the broker may have ended the connection for something that we sent.
-    pub fn may_be_a_messages_fault(&self) -> bool {
+    /// The broker has closed the connection before it had answered a SUBSCRIBE of this filter.
+    pub fn unsubscribed(filter: &str) -> LinkError {
+        LinkError::Unanswered { to: format!("a subscription to {filter}"), hint: about_topic(filter) }
+    }
+
+    /// Whether it was the broker who ended the connection, without a word.
+    pub fn is_hang_up(&self) -> bool {
         match self {
             LinkError::Closed => true,
             LinkError::Network(error) => transport::has_hung_up(error),
+            _ => false,
+        }
+    }
+
+    /// Whether the broker may have ended the connection for something that we sent.
+    pub fn may_be_a_messages_fault(&self) -> bool {
+        match self {
             LinkError::Ended { code, .. } => {
                 matches!(code, 0x80..=0x83 | 0x87 | 0x90 | 0x93..=0x95 | 0x97 | 0x99..=0x9b)
             }
-            _ => false,
+            other => other.is_hang_up(),
         }
     }
 }
@@ -429,9 +444,27 @@ impl Connection {
 /// Why no connection came about. With TLS 1.3 what the broker thinks of our certificate comes with the first read.
 fn why_not(error: LinkError, server: &Server, session: &Session, tls: &Setup) -> LinkError {
     match error {
-        LinkError::Network(error) => transport::of_io(error, tls),
+        LinkError::Network(error) if server.tls || !transport::has_hung_up(&error) => transport::of_io(error, tls),
         LinkError::Closed if server.tls => TlsError::HungUp.into(),
-        LinkError::Closed if session.version == MqttVersion::V5 => LinkError::Unanswered,
+        LinkError::Closed | LinkError::Network(_) => {
+            let will = match &session.purpose {
+                Purpose::Publish { will } | Purpose::Commands { will: Some(will), .. } => will.topic.as_str(),
+                Purpose::Commands { will: None, .. } => "",
+            };
+            let version = match session.version {
+                MqttVersion::V5 => "; if it does not speak MQTT 5, set mqtt.version = \"3.1.1\"",
+                MqttVersion::V3_1_1 => "",
+            };
+            LinkError::Unanswered { to: "CONNECT".to_owned(), hint: format!("{version}{}", about_topic(will)) }
+        }
         other => other,
+    }
+}
+
+/// Why a broker may close the connection on this topic without a word, behind a semicolon.
+fn about_topic(topic: &str) -> String {
+    match topic.contains('.') {
+        true => format!("; NATS does so for a topic with a dot, and here is {topic}: see mqtt.topic_prefix"),
+        false => String::new(),
     }
 }

@@ -73,6 +73,20 @@ fn a_topic_that_it_does_not_know_never_holds_up_the_others() {
 }
 
 #[test]
+fn a_prefix_with_a_dot_never_goes_without_a_hint() {
+    let broker = nats();
+    let mut home = Home::new([url(&broker)]);
+    home.prefix = "pillion/gw.site.example".to_owned();
+    let sidecar = Sidecar::start(home);
+    sidecar.expect_status("the hint", |status| {
+        let reason = status["link"]["reason"].as_str().unwrap_or_default();
+        reason.contains(
+            "NATS does so for a topic with a dot, and here is pillion/gw.site.example/status: see mqtt.topic_prefix",
+        )
+    });
+}
+
+#[test]
 fn no_death_of_the_node_in_use_ever_costs_a_record() {
     let mut rng = Rng::with_seed(seed());
     let mut nodes = cluster();
