@@ -145,10 +145,8 @@ fn values<'m>(messages: &'m [Value], device: &'m str, name: &'m str) -> Vec<(&'m
     let of_device = messages.iter().filter(|message| message["type"] == "DDATA" && message["device"] == device);
     let metrics = of_device.flat_map(|message| message["metrics"].as_array().unwrap());
     let of_name = metrics.filter(|metric| metric["name"] == name);
-    // A new process has to learn again that whole numbers may not be all.
-    let plain = |value: &Value| value.as_f64().map_or_else(|| value.to_string(), |number| number.to_string());
     let mut known = BTreeSet::new();
-    let new = of_name.filter(|metric| known.insert((metric["timestamp"].as_u64(), plain(&metric["value"]))));
+    let new = of_name.filter(|metric| known.insert((metric["timestamp"].as_u64(), metric["value"].to_string())));
     new.map(|metric| (&metric["value"], metric["historical"] == true)).collect()
 }
 
@@ -198,6 +196,10 @@ fn births_data_deaths_and_rebirths_are_never_invalid() {
     sidecar.start_again();
     expect(&world, "NBIRTH", 3);
     world.expect_online();
+    super::expect_open(&sidecar, "meter");
+    let before = world.subscriber.read(|inbox| count(inbox, "DDATA"));
+    meter.line("{\"kWh\":1044}");
+    expect(&world, "DDATA", before + 1);
     assert!(sidecar.terminate().success());
     expect(&world, "NDEATH", 2);
     world.subscriber.expect_latest("p/status", |status| status["reason"] == "stopped");
@@ -214,7 +216,7 @@ fn births_data_deaths_and_rebirths_are_never_invalid() {
         .collect();
     assert_eq!(births.len(), 2, "a rebirth is of the same connection");
     let kwh = values(&messages, "meter", "kWh");
-    let expected = [json!(1042), json!(1042.5), json!(1043.0)];
+    let expected = [json!(1042), json!(1042.5), json!(1043.0), json!(1044.0)];
     assert_eq!(kwh.iter().map(|(value, _)| (*value).clone()).collect::<Vec<_>>(), expected);
     assert!(kwh.iter().all(|(_, is_historical)| !is_historical));
     assert_eq!(values(&messages, "meter", "phase/l1"), [(&json!(230.5), false)]);
