@@ -40,7 +40,7 @@ use error::about_topic;
 use reason::Refusal;
 use std::net::IpAddr;
 use std::time::Duration;
-use tls::{Setup, TlsError};
+use tls::Setup;
 use tokio::time::{Instant, timeout, timeout_at};
 use transport::Transport;
 use v4::V4;
@@ -356,22 +356,60 @@ impl Connection {
     }
 }
 
-/// Why no connection came about. With TLS 1.3 what the broker thinks of our certificate comes with the first read.
+/// Why no connection came about, if that shows in the place of CONNACK. With TLS 1.3 what the broker thinks of our certificate comes
+/// with the first read.
 fn why_not(error: LinkError, server: &Server, session: &Session, tls: &Setup) -> LinkError {
     match error {
-        LinkError::Network(error) if server.tls || !transport::has_hung_up(&error) => transport::of_io(error, tls),
-        LinkError::Closed if server.tls => TlsError::HungUp.into(),
+        LinkError::Network(error) if !transport::has_hung_up(&error) => transport::of_io(error, tls),
         LinkError::Closed | LinkError::Network(_) => {
-            let will = match &session.purpose {
-                Purpose::Publish { will } | Purpose::Commands { will: Some(will), .. } => will.topic.as_str(),
-                Purpose::Commands { will: None, .. } => "",
-            };
-            let version = match session.version {
-                MqttVersion::V5 => "; if it does not speak MQTT 5, set mqtt.version = \"3.1.1\"",
-                MqttVersion::V3_1_1 => "",
-            };
-            LinkError::Unanswered { to: "CONNECT".to_owned(), hint: format!("{version}{}", about_topic(will)) }
+            let mut hint = String::new();
+            if session.version == MqttVersion::V5 {
+                hint += "; if it does not speak MQTT 5, set mqtt.version = \"3.1.1\"";
+            }
+            if server.tls {
+                hint += "; some brokers do so where they don't know the certificate of mqtt.cert_file, or don't allow mqtt.client_id";
+            }
+            if let Purpose::Publish { will } | Purpose::Commands { will: Some(will), .. } = &session.purpose {
+                hint += &about_topic(&will.topic);
+            }
+            LinkError::Unanswered { to: "CONNECT".to_owned(), hint }
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{ClockQuality, Timestamp};
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn a_broker_that_hangs_up_is_never_without_a_hint() {
+        let server = |tls| Server { tls, websocket: None, host: "b".to_owned(), port: 1 };
+        let session = |version, topic: &str| Session {
+            version,
+            client_id: "gw".to_owned(),
+            credentials: None,
+            keep_alive: Duration::from_secs(30),
+            max_payload: 1000,
+            purpose: Purpose::Publish {
+                will: Message { topic: topic.to_owned(), payload: Vec::new(), retain: true, about: About::default() },
+            },
+        };
+        let clock = || Timestamp { wall_ms: 1, mono_ms: 1, quality: ClockQuality::Unsynced };
+        let setup = Setup::new(Default::default(), clock);
+        let says =
+            |error, tls, version, topic| why_not(error, &server(tls), &session(version, topic), &setup).to_string();
+        let (v4, v5) = (MqttVersion::V3_1_1, MqttVersion::V5);
+        let plain = "the broker closed the connection without an answer to CONNECT";
+        assert_eq!(says(LinkError::Closed, false, v4, "p/status"), plain);
+        let reset = || LinkError::Network(Error::from(ErrorKind::ConnectionReset));
+        assert_eq!(says(reset(), false, v4, "p/status"), plain);
+        assert!(says(reset(), false, v4, "p.x/status").contains("a dot, and here is p.x/status"));
+        assert!(says(reset(), true, v4, "p/status").contains("mqtt.cert_file"));
+        assert!(says(LinkError::Closed, false, v5, "p/status").contains("set mqtt.version = \"3.1.1\""));
+        let refused = LinkError::Network(Error::from(ErrorKind::ConnectionRefused));
+        assert_eq!(says(refused, false, v4, "p.x/status"), "connection refused");
     }
 }
