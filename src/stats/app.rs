@@ -1,6 +1,7 @@
 //! The accompanied application in the status.
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 /// The accompanied application. Numbers that can't be had are missing: the unit does not run, an older kernel or systemd.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -139,3 +140,6 @@ pub struct LastExit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_ms: Option<u64>,
 }
+
+/// The question for the application's status, with what it uses now.
+pub type AppRequest = oneshot::Sender<AppStatus>;
