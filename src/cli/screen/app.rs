@@ -1,37 +1,34 @@
 //! The accompanied application on the screen.
 
-use super::{MARGIN, Screen, clean};
+use super::page::{Page, clean};
 use crate::cli::quantity::{bytes, duration, number};
 use crate::stats::{AppState, AppStatus, HeartbeatState};
 
-impl Screen {
-    pub(super) fn app(&mut self, app: &AppStatus) {
-        let margin = " ".repeat(MARGIN);
-        let name = clean(app.unit.as_deref().unwrap_or("without a unit"));
-        let mut line = format!("{:MARGIN$}{name}", "app");
-        if let Some(word) = word(app.state) {
-            line += &format!(" {word} for {}", self.since(app.since_ms));
-        }
-        line += &app.pid.map_or_else(String::new, |pid| format!(", pid {pid}"));
-        line += &app
-            .restarts
-            .filter(|restarts| *restarts > 0)
-            .map_or_else(String::new, |restarts| format!(", restarted {} times", number(restarts)));
-        self.line(&line);
-        let used = used(app);
-        if !used.is_empty() {
-            self.item(&margin, &used);
-        }
-        let silence = app.heartbeat.age_ms.map_or_else(|| "ever".to_owned(), |age| duration(age / 1000));
-        match app.heartbeat.state {
-            HeartbeatState::Off => {}
-            HeartbeatState::Awaited => self.item(&margin, &format!("first heartbeat awaited for {silence}")),
-            HeartbeatState::Alive => self.item(&margin, &format!("last heartbeat {silence} ago")),
-            HeartbeatState::Lost => self.item(&margin, &format!("no heartbeat for {silence}")),
-        }
-        if let Some(exit) = &app.last_exit {
-            self.item(&margin, &format!("last time, it {}", exit.text));
-        }
+pub(super) fn draw(page: &mut Page, app: Option<&AppStatus>) {
+    let Some(app) = app else { return };
+    let mut line = clean(app.unit.as_deref().unwrap_or("without a unit"));
+    if let Some(word) = word(app.state) {
+        line += &format!(" {word} for {}", page.since(app.since_ms));
+    }
+    line += &app.pid.map_or_else(String::new, |pid| format!(", pid {pid}"));
+    line += &app
+        .restarts
+        .filter(|restarts| *restarts > 0)
+        .map_or_else(String::new, |restarts| format!(", restarted {} times", number(restarts)));
+    page.section("app", &line);
+    let used = used(app);
+    if !used.is_empty() {
+        page.more(&used);
+    }
+    let silence = app.heartbeat.age_ms.map_or_else(|| "ever".to_owned(), |age| duration(age / 1000));
+    match app.heartbeat.state {
+        HeartbeatState::Off => {}
+        HeartbeatState::Awaited => page.more(&format!("first heartbeat awaited for {silence}")),
+        HeartbeatState::Alive => page.more(&format!("last heartbeat {silence} ago")),
+        HeartbeatState::Lost => page.more(&format!("no heartbeat for {silence}")),
+    }
+    if let Some(exit) = &app.last_exit {
+        page.more(&format!("last time, it {}", exit.text));
     }
 }
 
