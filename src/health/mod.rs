@@ -2,16 +2,20 @@
 //!
 //! - `GET /v1/status` and `GET /v1/health` are answered here, from snapshots; the spool is asked for its ledger.
 //! - `P/health` gets the document every `health.interval`, and when what is wrong changes.
-//! - The machine is read on request and every `health.interval`, and held against the limits of `[health]` (`machine`).
-//! - The retained messages (birth, `P/device/NAME/state`) are kept up to date for the publisher.
-//! - systemd gets READY, a STATUS line for people, and WATCHDOG pings as long as every flow answers its pulse.
+//! - The machine is read on request and every `health.interval` (`machine`), and held against the limits of `[health]` (`limits`).
+//! - The retained messages (birth, `P/device/NAME/state`) are kept up to date for the publisher (`retained`).
+//! - What is wrong is said in complaints (`complaint`, and `app`, `logs` and `limits` for theirs); from them comes the verdict.
+//! - systemd gets READY, a STATUS line for people, and WATCHDOG pings as long as every flow answers its pulse (`notify`).
 //!
 //! Constraint: this flow waits for nobody without a deadline, or one stuck flow would hide itself.
 
 mod app;
+mod complaint;
+mod limits;
 mod logs;
 mod machine;
 mod notify;
+mod retained;
 
 pub use app::App;
 pub use notify::{reloaded, reloading};
@@ -19,17 +23,16 @@ pub use notify::{reloaded, reloading};
 use crate::config::Limits;
 use crate::host;
 use crate::pulse::{Heart, Pulse};
-use crate::record::{ClockQuality, Durability, Encoding, Record, Retained, StreamId, Submission, Timestamp, rfc3339};
+use crate::record::{Durability, Encoding, Record, Retained, StreamId, Submission};
 use crate::roster::{Member, Roster};
 use crate::spool::thread::Handle;
 use crate::stats::{
-    ApiStatus, BudgetStatus, CommandCounts, CommandsStatus, ConfigurationStatus, DeviceState, DeviceStatus, Health,
-    HealthState, HostStatus, InboxStatus, LinkState, LinkStatus, LogsState, LogsStatus, SessionStatus, SettingsStatus,
-    Status, StatusRequest, StreamStatus,
+    ApiStatus, CommandCounts, CommandsStatus, ConfigurationStatus, DeviceStatus, Health, HostStatus, InboxStatus,
+    LinkStatus, LogsState, LogsStatus, SessionStatus, SettingsStatus, Status, StatusRequest, StreamStatus,
 };
+use complaint::Complaint;
 use machine::Machine;
 use notify::Systemd;
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,49 +113,6 @@ pub struct Identity {
     pub sources: host::Sources,
 }
 
-impl Identity {
-    /// The retained message that says that pillion is there.
-    pub fn birth(&self, now: Timestamp) -> Retained {
-        let birth = Birth {
-            state: DeviceState::Online,
-            version: env!("CARGO_PKG_VERSION"),
-            instance: &self.instance,
-            host: &self.host.name,
-            boot_id: &self.host.boot_id,
-            since: rfc3339(now.wall_ms),
-            clock: (now.quality == ClockQuality::Unsynced).then_some("unsynced"),
-        };
-        Retained { topic: "status".to_owned(), payload: json(&birth), device: None }
-    }
-}
-
-/// The payload of the birth on `P/status`.
-#[derive(Serialize)]
-struct Birth<'a> {
-    state: DeviceState,
-    version: &'a str,
-    instance: &'a str,
-    host: &'a str,
-    boot_id: &'a str,
-    since: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    clock: Option<&'a str>,
-}
-
-/// The payload of `P/device/NAME/state`.
-#[derive(Serialize)]
-struct Presence<'a> {
-    state: DeviceState,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    since: String,
-}
-
-/// These documents hold nothing that JSON can't say.
-fn json(document: &impl Serialize) -> String {
-    serde_json::to_string(document).unwrap_or_default()
-}
-
 struct HealthFlow {
     identity: Identity,
     wiring: Wiring,
@@ -168,15 +128,6 @@ struct HealthFlow {
     gone: BTreeSet<String>,
     /// What was wrong when the document was published last.
     published: Vec<String>,
-}
-
-/// Something that is wrong: what, for telling whether it changed, and the sentence for people.
-#[derive(Debug, Clone)]
-struct Complaint {
-    what: String,
-    text: String,
-    /// Whether it is the application that is lost.
-    is_lost: bool,
 }
 
 /// Runs until `end` is set. Call it when everything is up: it tells systemd READY.
@@ -302,27 +253,9 @@ impl HealthFlow {
         });
     }
 
-    /// Brings the retained messages up to date. The birth comes first.
+    /// Brings the retained messages up to date.
     fn retain(&self) {
-        let mut messages = vec![self.birth.clone()];
-        let topic = |name: &str| format!("device/{name}/state");
-        for member in self.watched.iter() {
-            let device = member.status.borrow();
-            let presence =
-                Presence { state: device.state, reason: device.reason.as_deref(), since: rfc3339(device.since_ms) };
-            let is_online = device.state == DeviceState::Online;
-            messages.push(Retained {
-                topic: topic(&member.name),
-                payload: json(&presence),
-                device: Some((member.name.clone(), is_online)),
-            });
-        }
-        // An empty one is what removes it at the broker (MQTT 3.1.1 section 3.3.1.3).
-        messages.extend(self.gone.iter().map(|name| Retained {
-            topic: topic(name),
-            payload: String::new(),
-            device: Some((name.clone(), false)),
-        }));
+        let messages = retained::messages(&self.birth, &self.watched, &self.gone);
         self.wiring.retained.send_if_modified(|retained| {
             let changed = *retained != messages;
             *retained = messages;
@@ -354,7 +287,7 @@ impl HealthFlow {
         }
         let (status, complaints) = self.status().await;
         if !*self.wiring.stop.borrow() {
-            self.systemd.status(&headline(&status));
+            self.systemd.status(&notify::headline(&status));
         }
         (status, complaints.into_iter().map(|complaint| complaint.what).collect())
     }
@@ -386,29 +319,21 @@ impl HealthFlow {
         let configuration = self.wiring.configuration.borrow().clone();
         let accompanies = self.wiring.settings.borrow().accompanies;
         let app = if accompanies { Some(self.wiring.app.status().await) } else { None };
-        let mut complaints: Vec<Complaint> = app.iter().flat_map(app::complaints).collect();
-        complaints.extend(self::complaints(&link, &streams, &devices));
-        complaints.extend(commands.iter().flat_map(complaints_of_commands));
         let logs = self.wiring.logs.borrow().clone();
+        let inbox = self.wiring.inbox.as_ref().map(|inbox| inbox.borrow().clone());
+        let config = self.wiring.config.as_ref().map(|config| config.borrow().clone());
+        let mut complaints: Vec<Complaint> = app.iter().flat_map(app::complaints).collect();
+        complaints.extend(complaint::of_link(&link));
+        complaints.extend(complaint::of_devices(&devices));
+        complaints.extend(complaint::of_streams(&streams));
+        complaints.extend(commands.iter().flat_map(complaint::of_commands));
         complaints.extend(logs::complaints(&logs));
         complaints.extend(self.machine.complaints());
-        let inbox = self.wiring.inbox.as_ref().map(|inbox| inbox.borrow().clone());
-        if let Some(error) = inbox.as_ref().and_then(|inbox| inbox.error.as_ref()) {
-            let text = format!("messages for the application can't be kept, and have to come again: {error}");
-            complaints.push(Complaint::of("inbox", text));
-        }
-        let config = self.wiring.config.as_ref().map(|config| config.borrow().clone());
-        if let Some(error) = config.as_ref().and_then(|config| config.error.as_ref()) {
-            let text = format!("the application's configuration can't be kept, and has to come again: {error}");
-            complaints.push(Complaint::of("config", text));
-        }
-        if let Some(text) = configuration.complaint() {
-            complaints.push(Complaint::of("configuration", text));
-        }
-        if silent {
-            complaints.push(Complaint::of("spool", "the spool does not answer"));
-        }
-        let state = verdict(&complaints);
+        complaints.extend(inbox.as_ref().and_then(complaint::of_inbox));
+        complaints.extend(config.as_ref().and_then(complaint::of_config));
+        complaints.extend(configuration.complaint().map(|text| Complaint::of("configuration", text)));
+        complaints.extend(silent.then(|| Complaint::of("spool", "the spool does not answer")));
+        let state = complaint::verdict(&complaints);
         let reasons = complaints.iter().map(|complaint| complaint.text.clone()).collect();
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -438,165 +363,5 @@ async fn next(beat: &mut Option<tokio::time::Interval>) {
             beat.tick().await;
         }
         None => std::future::pending().await,
-    }
-}
-
-impl Complaint {
-    /// About anything but the application.
-    fn of(what: impl Into<String>, text: impl Into<String>) -> Self {
-        Complaint { what: what.into(), text: text.into(), is_lost: false }
-    }
-}
-
-fn verdict(complaints: &[Complaint]) -> HealthState {
-    match complaints {
-        [] => HealthState::Healthy,
-        complaints if complaints.iter().any(|complaint| complaint.is_lost) => HealthState::Failed,
-        _ => HealthState::Degraded,
-    }
-}
-
-fn complaints(
-    link: &LinkStatus,
-    streams: &BTreeMap<String, StreamStatus>,
-    devices: &BTreeMap<String, DeviceStatus>,
-) -> Vec<Complaint> {
-    let mut complaints = Vec::new();
-    let mut complain = |what: String, text: String| complaints.push(Complaint::of(what, text));
-    if !matches!(link.state, LinkState::Connected | LinkState::Draining) {
-        let server = link.server.as_deref().unwrap_or("a broker");
-        let reason = link.reason.as_deref().unwrap_or("not tried yet");
-        complain("link".to_owned(), format!("not connected to {server}: {reason}"));
-    }
-    if let Some(BudgetStatus { limit, ends_ms, .. }) = link.budget.as_ref().filter(|budget| budget.used >= budget.bytes)
-    {
-        let until = ends_ms.map_or_else(|| "its next period".to_owned(), rfc3339);
-        complain(
-            "budget".to_owned(),
-            format!("all of mqtt.budget ({limit}) is used up: nothing is sent until {until}"),
-        );
-    }
-    for (name, device) in devices {
-        if device.state == DeviceState::Offline {
-            let reason = device.reason.as_deref().unwrap_or("no reason known");
-            complain(format!("device {name}"), format!("{} device {name} is offline: {reason}", device.kind));
-        }
-    }
-    for (name, stream) in streams {
-        if let Some(error) = &stream.disk_error {
-            complain(format!("disk {name}"), format!("stream {name} is held in memory, the disk fails: {error}"));
-        }
-        if let Some(error) = &stream.runtime_error {
-            let text = format!("a kill would cost stream {name} what is not on flash, runtime_dir fails: {error}");
-            complain(format!("runtime_dir {name}"), text);
-        }
-    }
-    complaints
-}
-
-fn complaints_of_commands(commands: &CommandsStatus) -> Vec<Complaint> {
-    let CommandsStatus { session, counts } = commands;
-    let mut complaints = Vec::new();
-    if session.state != LinkState::Connected {
-        let server = session.server.as_deref().unwrap_or("a broker");
-        let reason = session.reason.as_deref().unwrap_or("not tried yet");
-        let text = format!("not connected to {server} for commands: {reason}");
-        complaints.push(Complaint::of("commands", text));
-    }
-    for filter in &session.denied {
-        let text = format!("the broker does not allow to subscribe to {filter}; allow that in its access control");
-        complaints.push(Complaint::of(format!("subscription {filter}"), text));
-    }
-    for filter in &session.set_aside {
-        let text = format!(
-            "{filter} is not subscribed to, since the broker seems to keep a message there that is too large or no MQTT; \
-             remove that, then restart pillion or wait for a day"
-        );
-        complaints.push(Complaint::of(format!("subscription {filter}"), text));
-    }
-    if let Some(error) = &counts.journal_error {
-        let text = format!("commands are refused, for they can't be noted: {error}");
-        complaints.push(Complaint::of("journal of commands", text));
-    }
-    complaints
-}
-
-/// One line for `systemctl status`.
-fn headline(status: &Status) -> String {
-    let waiting: u64 = status.streams.values().map(|stream| stream.waiting).sum();
-    let online = status.devices.values().filter(|device| device.state == DeviceState::Online).count();
-    let verdict = if status.health.state == HealthState::Failed { "Failed" } else { "Degraded" };
-    let mut line = match status.health.reasons.as_slice() {
-        [] => format!("Healthy: connected to {}", status.link.server.as_deref().unwrap_or("the broker")),
-        [reason] => format!("{verdict}: {reason}"),
-        [reason, rest @ ..] => format!("{verdict}: {reason} (and {} more)", rest.len()),
-    };
-    if !status.devices.is_empty() {
-        line += &format!("; {online} of {} devices online", status.devices.len());
-    }
-    line + &format!("; {waiting} waiting")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(reasons: &[&str]) -> Status {
-        let state = if reasons.is_empty() { HealthState::Healthy } else { HealthState::Degraded };
-        let stream = StreamStatus { waiting: 3, ..StreamStatus::default() };
-        Status {
-            version: "0".into(),
-            instance: "gw".into(),
-            uptime_s: 0,
-            health: Health { state, reasons: reasons.iter().map(ToString::to_string).collect() },
-            configuration: None,
-            link: LinkStatus { server: Some("mqtt://b:1883".into()), ..LinkStatus::default() },
-            streams: [("telemetry".to_owned(), stream)].into(),
-            devices: [("meter".to_owned(), DeviceStatus::closed("serial", 0))].into(),
-            commands: None,
-            inbox: None,
-            config: None,
-            api: None,
-            app: None,
-            logs: None,
-            host: HostStatus::default(),
-        }
-    }
-
-    #[test]
-    fn the_status_line_never_hides_what_is_wrong() {
-        assert_eq!(headline(&status(&[])), "Healthy: connected to mqtt://b:1883; 0 of 1 devices online; 3 waiting");
-        assert!(headline(&status(&["a is off", "b is off"])).starts_with("Degraded: a is off (and 1 more); "));
-    }
-
-    #[test]
-    fn what_fails_never_goes_without_a_complaint() {
-        let mut status = status(&[]);
-        let wrong = |status: &Status| -> Vec<String> {
-            complaints(&status.link, &status.streams, &status.devices).into_iter().map(|c| c.what).collect()
-        };
-        assert_eq!(wrong(&status), ["link", "device meter"]);
-        status.link.state = LinkState::Connected;
-        let used_up = BudgetStatus { limit: "1MiB/day".into(), bytes: 1 << 20, used: 1 << 20, ends_ms: Some(0) };
-        status.link.budget = Some(BudgetStatus { used: 1, ..used_up.clone() });
-        assert_eq!(wrong(&status), ["device meter"]);
-        status.link.budget = Some(used_up);
-        assert_eq!(wrong(&status), ["budget", "device meter"]);
-        status.link.budget = None;
-        status.devices.clear();
-        assert!(wrong(&status).is_empty());
-        status.streams.values_mut().for_each(|stream| stream.disk_error = Some("full".into()));
-        assert_eq!(wrong(&status), ["disk telemetry"]);
-        status.streams.values_mut().for_each(|stream| stream.runtime_error = Some("full".into()));
-        assert_eq!(wrong(&status), ["disk telemetry", "runtime_dir telemetry"]);
-        let mut commands = CommandsStatus::default();
-        commands.counts.journal_error = Some("full".into());
-        let wrong = |commands: &CommandsStatus| -> Vec<String> {
-            complaints_of_commands(commands).into_iter().map(|complaint| complaint.what).collect()
-        };
-        assert_eq!(wrong(&commands), ["commands", "journal of commands"]);
-        commands.session.state = LinkState::Connected;
-        commands.counts.journal_error = None;
-        assert!(wrong(&commands).is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! What pillion tells systemd (sd_notify(3)). Without systemd nothing is sent and nothing fails.
 
+use crate::stats::{DeviceState, HealthState, Status};
 use sd_notify::NotifyState;
 use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
@@ -76,5 +77,56 @@ pub fn reloaded() {
 fn send(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!("systemd was not told: {error}");
+    }
+}
+
+/// One line for `systemctl status`.
+pub(super) fn headline(status: &Status) -> String {
+    let waiting: u64 = status.streams.values().map(|stream| stream.waiting).sum();
+    let online = status.devices.values().filter(|device| device.state == DeviceState::Online).count();
+    let verdict = if status.health.state == HealthState::Failed { "Failed" } else { "Degraded" };
+    let mut line = match status.health.reasons.as_slice() {
+        [] => format!("Healthy: connected to {}", status.link.server.as_deref().unwrap_or("the broker")),
+        [reason] => format!("{verdict}: {reason}"),
+        [reason, rest @ ..] => format!("{verdict}: {reason} (and {} more)", rest.len()),
+    };
+    if !status.devices.is_empty() {
+        line += &format!("; {online} of {} devices online", status.devices.len());
+    }
+    line + &format!("; {waiting} waiting")
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::stats::{DeviceStatus, Health, HostStatus, LinkStatus, StreamStatus};
+
+    /// A status with these reasons, a stream and a device that is not open.
+    pub(in crate::health) fn status(reasons: &[&str]) -> Status {
+        let state = if reasons.is_empty() { HealthState::Healthy } else { HealthState::Degraded };
+        let stream = StreamStatus { waiting: 3, ..StreamStatus::default() };
+        Status {
+            version: "0".into(),
+            instance: "gw".into(),
+            uptime_s: 0,
+            health: Health { state, reasons: reasons.iter().map(ToString::to_string).collect() },
+            configuration: None,
+            link: LinkStatus { server: Some("mqtt://b:1883".into()), ..LinkStatus::default() },
+            streams: [("telemetry".to_owned(), stream)].into(),
+            devices: [("meter".to_owned(), DeviceStatus::closed("serial", 0))].into(),
+            commands: None,
+            inbox: None,
+            config: None,
+            api: None,
+            app: None,
+            logs: None,
+            host: HostStatus::default(),
+        }
+    }
+
+    #[test]
+    fn the_status_line_never_hides_what_is_wrong() {
+        assert_eq!(headline(&status(&[])), "Healthy: connected to mqtt://b:1883; 0 of 1 devices online; 3 waiting");
+        assert!(headline(&status(&["a is off", "b is off"])).starts_with("Degraded: a is off (and 1 more); "));
     }
 }
