@@ -5,7 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use pillion::config::{
-    Crc, DataBits, Delimiter, Endian, Flow, Framing, FramingKind, LengthBytes, MAX_FRAME, Parity, Serial, StopBits,
+    Crc, DataBits, Delimiter, Endian, Flow, Framing, FramingKind, LengthBytes, Line, MAX_FRAME, Parity, Serial,
+    StopBits,
 };
 use pillion::device::{Wiring, serial};
 use pillion::frame::encode;
@@ -127,17 +128,7 @@ fn link_in(dir: &TempDir) -> PathBuf {
 fn config(path: &Path) -> Serial {
     Serial {
         name: "meter".into(),
-        path: path.to_owned(),
-        usb: None,
-        rs485: None,
-        low_latency: false,
-        dtr: None,
-        rts: None,
-        baud: 9600,
-        data_bits: DataBits::Eight,
-        parity: Parity::None,
-        stop_bits: StopBits::One,
-        flow: Flow::None,
+        line: Line::at(path),
         framing: Framing::lines(1024),
         payload: PayloadRule::Auto,
         commands: None,
@@ -473,14 +464,15 @@ async fn a_path_that_is_no_serial_port_never_hangs_the_task() {
 async fn settings_are_never_ignored() {
     let dir = TempDir::new().unwrap();
     let pty = Pty::plug_in(&link_in(&dir));
-    let odd = Serial {
+    let line = Line {
         baud: 12_345,
         data_bits: DataBits::Seven,
         parity: Parity::Even,
         stop_bits: StopBits::Two,
         flow: Flow::Hardware,
-        ..config(&link_in(&dir))
+        ..Line::at(link_in(&dir))
     };
+    let odd = Serial { line, ..config(&link_in(&dir)) };
     let mut bridge = Bridge::start(odd, 8);
     bridge.online().await;
     // Data bits and parity exist on a wire only.

@@ -3,7 +3,16 @@
 use super::effective::{Toml, quoted};
 use super::reader::{Report, Section};
 use super::tree::{Node, Value};
-use super::{Api, keys, values};
+use super::{keys, values};
+
+/// `[api]`: users and groups by name or number. Both empty: everybody whom the socket's mode lets in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Api {
+    /// Users who may use the socket.
+    pub allow_users: Vec<String>,
+    /// Groups whose members may.
+    pub allow_groups: Vec<String>,
+}
 
 /// Elements of a list.
 const MOST: usize = 64;

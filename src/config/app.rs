@@ -3,8 +3,29 @@
 use super::effective::Toml;
 use super::reader::{Report, Section};
 use super::units::{duration_text, size_text};
-use super::{App, keys, values};
+use super::{keys, values};
 use std::time::Duration;
+
+/// `[app]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct App {
+    /// The application's systemd unit.
+    pub unit: Option<String>,
+    /// How long the application may go without a heartbeat, 1 s to 1 day. `None`: none is waited for.
+    pub heartbeat_timeout: Option<Duration>,
+    /// Whether messages on `P/app/set/#` are kept for the application (default: yes, if it has a unit).
+    pub commands: bool,
+    /// Whether the keys of `P/config/#` are kept for the application (default: yes, if it has a unit).
+    pub config: bool,
+    /// Whether the unit's journal is followed (default yes if there is a unit).
+    pub logs: bool,
+    /// The least severe priority of lines that are shipped, 0 (emerg) to 7 (debug) as in syslog(3) (default 6, info).
+    pub log_level: u8,
+    /// Lines per second that are shipped, bursts apart, 0 to 100,000 (default 500); 0 for no limit.
+    pub log_rate: u32,
+    /// Size of the flight recorder in bytes, 0 to 1 MiB (default 64 KiB).
+    pub recorder: usize,
+}
 
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_secs(86_400);

@@ -2,9 +2,35 @@
 
 use super::reader::{Report, Section};
 use super::units::{duration_text, size_text};
-use super::{BatchFormat, Batching, Stream, Sync, keys, values};
+use super::{Stream, Sync, keys, values};
 use crate::record::StreamId;
 use std::time::Duration;
+
+/// `batch = { … }` of a stream
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batching {
+    /// Records in one message at the most, 1 to 1000 (default 100).
+    pub records: u16,
+    /// Bytes of one message at the most, before it is compressed, 1 KiB to 64 KiB (default 64 KiB). A record that is larger
+    /// travels alone.
+    pub bytes: usize,
+    /// How long a record waits for others at the most, 0 to 1 hour (default 5 s).
+    pub delay: Duration,
+    /// How they stand in their message.
+    pub format: BatchFormat,
+    /// Whether messages are compressed, where that makes them smaller (default no).
+    pub deflate: bool,
+}
+
+/// `format` of a batch
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BatchFormat {
+    /// An envelope on each line (default).
+    #[default]
+    Ndjson,
+    /// A JSON array of envelopes.
+    Array,
+}
 
 /// What to write where something else stands.
 const EXAMPLE: &str = "batch = { records = 100, delay = \"5s\" }";

@@ -4,8 +4,23 @@ use super::effective::quoted;
 use super::reader::{Report, Section};
 use super::tree::{Node, Value};
 use super::units::duration_text;
-use super::{Commands, keys, values};
+use super::{keys, values};
 use std::time::Duration;
+
+/// `commands = { … }` of a device
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commands {
+    /// A command's data, as text, must match one of these patterns, in which `*` stands for any characters; empty:
+    /// everything is allowed (default).
+    pub allow: Vec<String>,
+    /// Commands per second at the most, 1 to 1,000 (default 10).
+    pub rate: u32,
+    /// How long after it was sent a command that does not say so itself may be carried out, 100 ms to 7 days (default 60 s).
+    pub ttl: Duration,
+    /// Serial devices: how long the device may take to answer, 1 ms to 60 s; its next frame is the answer. `None`: none is
+    /// awaited.
+    pub reply: Option<Duration>,
+}
 
 /// What to write where something else stands.
 const EXAMPLE: &str = "commands = { allow = [\"on\", \"off\"], ttl = \"30s\" }";

@@ -5,9 +5,9 @@
 
 use super::units::{duration_text, size_text};
 use super::{
-    Config, Convention, DataBits, Flow, Identity, Line, Parity, PayloadRule, Rs485, Serial, StopBits, Stream, Sync,
-    Tls, WhenFull,
+    Config, Convention, DataBits, Flow, Identity, Line, Parity, Rs485, Serial, StopBits, Stream, Sync, Tls, WhenFull,
 };
+use crate::record::PayloadRule;
 use std::fmt::{Display, Write as _};
 use std::path::Path;
 
@@ -155,26 +155,26 @@ impl Serial {
     fn toml(&self, out: &mut Toml) {
         out.table("[[serial]]");
         out.text("name", &self.name);
-        let line = self.line();
+        let line = &self.line;
         line.place(out);
-        out.plain("baud", self.baud);
-        let data_bits = match self.data_bits {
+        out.plain("baud", line.baud);
+        let data_bits = match line.data_bits {
             DataBits::Five => 5,
             DataBits::Six => 6,
             DataBits::Seven => 7,
             DataBits::Eight => 8,
         };
         out.plain("data_bits", data_bits);
-        out.text("parity", self.parity.word());
-        out.plain("stop_bits", self.stop_bits.number());
-        let flow = match self.flow {
+        out.text("parity", line.parity.word());
+        out.plain("stop_bits", line.stop_bits.number());
+        let flow = match line.flow {
             Flow::None => "none",
             Flow::Software => "software",
             Flow::Hardware => "hardware",
         };
         out.text("flow", flow);
         line.specials(out);
-        for (key, level) in [("dtr", self.dtr), ("rts", self.rts)] {
+        for (key, level) in [("dtr", line.dtr), ("rts", line.rts)] {
             if let Some(level) = level {
                 out.plain(key, level);
             }

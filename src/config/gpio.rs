@@ -5,8 +5,101 @@ use super::effective::{Toml, quoted};
 use super::reader::{Report, Section};
 use super::tree::Value;
 use super::units::duration_text;
-use super::{Bias, Direction, Edge, Gpio, GpioLine, Input, Output, Safe, commands, keys, values};
+use super::{Commands, commands, keys, values};
 use std::time::Duration;
+
+/// `[[gpio]]`: one line of a chip
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpio {
+    /// `[a-z0-9_-]{1,32}`, unique over all devices.
+    pub name: String,
+    /// `gpiochipN`, a path, or the chip's label; the chip may be absent.
+    pub chip: String,
+    /// Which line of the chip.
+    pub line: GpioLine,
+    /// What pulls the line where nothing drives it (default: as it is).
+    pub bias: Bias,
+    /// Whether a low level is `true` (default no).
+    pub active_low: bool,
+    /// `direction`, with the keys that belong to it.
+    pub direction: Direction,
+}
+
+/// `line`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GpioLine {
+    /// Counted from 0.
+    Offset(u32),
+    /// As the board's device tree or firmware calls it; 31 bytes at the most.
+    Name(String),
+}
+
+/// `bias`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub enum Bias {
+    #[default]
+    AsIs,
+    PullUp,
+    PullDown,
+    Disabled,
+}
+
+/// `direction`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Direction {
+    /// The line is read.
+    Input(Input),
+    /// The line is driven.
+    Output(Output),
+}
+
+/// A `[[gpio]]` with `direction = "input"`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// What is published, or counted (default both; with a counter rising). In terms of `true` and `false`, so after
+    /// `active_low`.
+    pub edge: Edge,
+    /// How long a level must last to count, 1 ms to 10 s; `None`: every edge counts.
+    pub debounce: Option<Duration>,
+    /// Edges are counted, and the count is published this often, 100 ms to 1 day. `None`: each edge is a record.
+    pub counter: Option<Duration>,
+}
+
+/// `edge`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edge {
+    /// From `false` to `true`.
+    Rising,
+    /// From `true` to `false`.
+    Falling,
+    /// Each of them.
+    Both,
+    /// None: the level is read when the line is opened, and then no more.
+    None,
+}
+
+/// A `[[gpio]]` with `direction = "output"`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// The value when the line is opened; `None` (`"keep"`, default): the one that it has.
+    pub initial: Option<bool>,
+    /// What the line falls back to.
+    pub safe: Option<Safe>,
+    /// Whether the line is left alone when pillion stops (default no: then it gets its safe value, if it has one).
+    pub hold: bool,
+    /// Which commands it takes; `None`: none at all.
+    pub commands: Option<Commands>,
+}
+
+/// `safe` and `safe_after`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Safe {
+    /// The value.
+    pub value: bool,
+    /// How long the broker or the application must be away before it is applied, 0 to 1 day (default 30 s).
+    pub after: Duration,
+}
 
 /// `GPIO_MAX_NAME_SIZE` of the kernel's uAPI, with the NUL at its end.
 const LONGEST_NAME: usize = 31;

@@ -4,9 +4,68 @@ use super::effective::Toml;
 use super::reader::{Report, Section};
 use super::tree::Value;
 use super::units::{self, duration_text, size_text};
-use super::{Amount, Health, Limits, TemperatureLimit, keys, values};
+use super::{keys, values};
 use crate::stats::Hundredths;
 use std::time::Duration;
+
+/// `[health]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// How often the health document is published, and the machine looked at (default 60 s); at least 1 s.
+    pub interval: Duration,
+    /// From where on the machine itself is unwell.
+    pub limits: Limits,
+}
+
+/// The limits of `[health]`; `None`: nobody minds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Least free space on the disk of `state_dir` (default 5 %).
+    pub disk_free_min: Option<Amount>,
+    /// Least files that can still be made there (default 5 %).
+    pub inodes_free_min: Option<Amount>,
+    /// Least memory that programs can still get (default 5 %).
+    pub memory_available_min: Option<Amount>,
+    /// Highest temperature of any sensor (default: close to what the sensor itself calls critical).
+    pub temperature_max: Option<TemperatureLimit>,
+    /// Highest load average over five minutes (default: none).
+    pub load_max: Option<Hundredths>,
+    /// Most per cent of the time, over a minute, in which work stands still for want of processor, memory or disk, 1 to 99
+    /// (default: none).
+    pub pressure_max: Option<u8>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let five = Some(Amount::Percent(5));
+        Limits {
+            disk_free_min: five,
+            inodes_free_min: five,
+            memory_available_min: five,
+            temperature_max: Some(TemperatureLimit::Critical),
+            load_max: None,
+            pressure_max: None,
+        }
+    }
+}
+
+/// So much of a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// 1 to 50.
+    Percent(u8),
+    /// Bytes or pieces.
+    Absolute(u64),
+}
+
+/// `temperature_max`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TemperatureLimit {
+    /// What each sensor calls critical, less 5 °C; a sensor that says nothing of the kind has no limit.
+    Critical,
+    /// Degrees Celsius, 1 to 200, for every sensor.
+    Celsius(i64),
+}
 
 const DAY: Duration = Duration::from_secs(86_400);
 const OFF: &str = "off";

@@ -3,7 +3,35 @@
 use super::effective::Toml;
 use super::reader::{Report, Section};
 use super::tree::{Node, Value};
-use super::{HomeAssistant, Sensor, keys, values};
+use super::{keys, values};
+
+/// `[homeassistant]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HomeAssistant {
+    /// Whether it is told of the devices (default no).
+    pub enable: bool,
+    /// Its discovery prefix (default `homeassistant`).
+    pub prefix: String,
+    /// What it can't know of values.
+    pub sensors: Vec<Sensor>,
+}
+
+/// `[[homeassistant.sensor]]`: a value of a serial device, or more about one of a Modbus unit
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sensor {
+    /// A serial device or a Modbus unit.
+    pub device: String,
+    /// Keys in the record's data, with dots between; unique with the device.
+    pub field: String,
+    /// What users see (default: the field).
+    pub name: Option<String>,
+    /// As Home Assistant writes it: `kWh`, `°C`.
+    pub unit_of_measurement: Option<String>,
+    /// One of Home Assistant's: `energy`, `temperature`.
+    pub device_class: Option<String>,
+    /// `measurement`, `total` or `total_increasing` (default: a Modbus number is a measurement).
+    pub state_class: Option<&'static str>,
+}
 
 const MOST_SENSORS: usize = 256;
 const LONGEST_PREFIX: usize = 1024;

@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(config.mqtt.inflight, 3);
         assert_eq!(config.mqtt.username.as_deref(), Some("main"));
         let devices: Vec<_> =
-            config.serial.iter().map(|s| (s.name.as_str(), s.path.to_str().unwrap(), s.baud)).collect();
+            config.serial.iter().map(|s| (s.name.as_str(), s.line.path.to_str().unwrap(), s.line.baud)).collect();
         assert_eq!(devices, [("a", "/dev/z", 300), ("b", "/dev/b", 9600)]);
     }
 

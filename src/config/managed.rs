@@ -5,9 +5,39 @@ use super::keys;
 use super::reader::{Report, Section};
 use super::tree::{Node, Value};
 use super::units::duration_text;
-use super::{Action, ManagedFile, values};
+use super::values;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
+
+/// `[[managed_file]]`: see `apply`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagedFile {
+    /// Below `P/config/`.
+    pub key: String,
+    /// Absolute, without `.` and `..`.
+    pub path: PathBuf,
+    /// A command that fails if the file can't be used, `{file}` standing for it; empty: none.
+    pub check: Vec<String>,
+    /// What the application's unit is told.
+    pub action: Action,
+    /// How long the application must go on after that, 1 s to 10 min (default 60 s).
+    pub healthy_within: Duration,
+    /// Of the file (default 0640).
+    pub mode: u32,
+    /// `USER:GROUP` of the file. `None`: those of the old one, or root.
+    pub owner: Option<String>,
+}
+
+/// `action`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The unit is restarted (default).
+    Restart,
+    /// It is told to read its files again.
+    Reload,
+    /// Nothing.
+    None,
+}
 
 const MOST: usize = 16;
 const DEFAULT_HEALTHY_WITHIN: Duration = Duration::from_secs(60);

@@ -2,7 +2,34 @@
 
 use super::tree::Value;
 use super::units::size_text;
-use super::{Budget, Period, QuietHours, values};
+use super::values;
+
+/// `budget`: bytes that may be published in each period of UTC
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// 16 KiB to 1 TiB: payloads and topics, and 12 bytes for each message.
+    pub bytes: u64,
+    /// How often it begins anew.
+    pub period: Period,
+}
+
+/// The period of a budget
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Period {
+    Hour,
+    Day,
+    Month,
+}
+
+/// `quiet_hours` of a stream: a part of each day, in UTC
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuietHours {
+    /// The minute of the day that is their first one.
+    pub from: u16,
+    /// The minute of the day that is none of them any more; may be before `from`: they go on over midnight.
+    pub until: u16,
+}
 
 const PERIODS: [(&str, Period); 3] = [("hour", Period::Hour), ("day", Period::Day), ("month", Period::Month)];
 /// What a connection costs by itself must not be all of it.

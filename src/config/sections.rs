@@ -3,11 +3,29 @@
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
 use super::{
-    Config, Gpio, Serial, Spool, Surroundings, Sync, api, app, batch, discovery, gpio, health, homeassistant, keys,
-    managed, modbus, mqtt, serial, sparkplug, streams, values,
+    Config, Gpio, Serial, Surroundings, api, app, batch, discovery, gpio, health, homeassistant, keys, managed, modbus,
+    mqtt, serial, sparkplug, streams, values,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// `[spool]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    /// When records reach flash.
+    pub sync: Sync,
+    /// Size of a segment in bytes, 64 KiB to 64 MiB (default 1 MiB).
+    pub segment_bytes: u64,
+}
+
+/// `spool.sync`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// fdatasync before a record counts as accepted.
+    Always,
+    /// Records that the broker has not acknowledged after this long are committed to flash together (default 1 s).
+    After(Duration),
+}
 
 /// What the configuration depends on besides its text.
 pub(super) struct Context<'c> {

@@ -3,8 +3,24 @@
 use super::devices::{self, Names, sections};
 use super::reader::{Report, Section};
 use super::tree::Value;
-use super::{DataBits, Flow, Parity, PayloadRule, Serial, StopBits, UsbId, commands, framing, keys, port, values};
+use super::{Commands, DataBits, Flow, Framing, Line, Parity, StopBits, UsbId, commands, framing, keys, port, values};
+use crate::record::PayloadRule;
 use std::path::PathBuf;
+
+/// `[[serial]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serial {
+    /// `[a-z0-9_-]{1,32}`, unique over all devices.
+    pub name: String,
+    /// What its port is opened with.
+    pub line: Line,
+    /// How bytes become frames.
+    pub framing: Framing,
+    /// How frames become payloads.
+    pub payload: PayloadRule,
+    /// Which commands it takes; `None`: none at all.
+    pub commands: Option<Commands>,
+}
 
 const EXAMPLE_PATH: &str = "/dev/serial/by-id/usb-…";
 
@@ -32,7 +48,7 @@ pub(super) fn read(root: &Section<'_>, report: &mut Report<'_>, max_payload: usi
     let mut devices = Vec::new();
     for section in sections(root, report, &keys::SERIAL, "serial") {
         let device = device(&section, report, max_payload);
-        taken.note(&section, report, &device.name, Some(&device.path));
+        taken.note(&section, report, &device.name, Some(&device.line.path));
         devices.push(device);
     }
     devices
@@ -55,19 +71,22 @@ fn device(section: &Section<'_>, report: &mut Report<'_>, max_payload: usize) ->
     ];
     let payload = section.choice(report, "payload", &payload).unwrap_or_default();
     let (path, usb) = path_or_usb(section, report);
+    let default = Line::at(path);
     Serial {
         name: name(section, report, "\"meter\""),
-        path,
-        usb,
-        baud: baud(section, report).unwrap_or(9600),
-        data_bits: section.read(report, "data_bits", data_bits).unwrap_or(DataBits::Eight),
-        parity: parity(section, report).unwrap_or(Parity::None),
-        stop_bits: stop_bits(section, report),
-        flow: section.choice(report, "flow", &flow).unwrap_or(Flow::None),
-        rs485: port::rs485(section, report),
-        low_latency: section.read(report, "low_latency", values::boolean).unwrap_or(false),
-        dtr: section.read(report, "dtr", values::boolean),
-        rts: section.read(report, "rts", values::boolean),
+        line: Line {
+            usb,
+            baud: baud(section, report).unwrap_or(default.baud),
+            data_bits: section.read(report, "data_bits", data_bits).unwrap_or(default.data_bits),
+            parity: parity(section, report).unwrap_or(default.parity),
+            stop_bits: stop_bits(section, report),
+            flow: section.choice(report, "flow", &flow).unwrap_or(default.flow),
+            rs485: port::rs485(section, report),
+            low_latency: section.read(report, "low_latency", values::boolean).unwrap_or(default.low_latency),
+            dtr: section.read(report, "dtr", values::boolean),
+            rts: section.read(report, "rts", values::boolean),
+            ..default
+        },
         framing: framing::read(section, report, payload, max_payload),
         payload,
         commands: commands::read(section, report),

@@ -4,8 +4,17 @@ use super::effective::Toml;
 use super::mqtt::expand;
 use super::reader::{Report, Section};
 use super::sections::Context;
-use super::{Convention, HomeAssistant, Sparkplug, Stream, keys, mqtt, values};
+use super::{Convention, HomeAssistant, Stream, keys, mqtt, values};
 use crate::record::StreamId;
+
+/// `[sparkplug]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sparkplug {
+    /// The group id, without `/`, `+` and `#`.
+    pub group: String,
+    /// The edge node id, unique in the group, expanded (default `{host}-{instance}`).
+    pub node: String,
+}
 
 const LONGEST_ID: usize = 256;
 

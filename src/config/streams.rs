@@ -2,8 +2,49 @@
 
 use super::reader::{Report, Section};
 use super::units::size_text;
-use super::{Convention, Stream, Sync, WhenFull, batch, keys, pacing, values};
+use super::{Batching, QuietHours, Sync, batch, keys, pacing, values};
 use std::time::Duration;
+
+/// `[stream.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stream {
+    /// `[a-z0-9_-]{1,32}`
+    pub name: String,
+    /// Quota on flash in bytes (default 64 MiB); at least two segments.
+    pub max_bytes: u64,
+    /// Records older than this are dropped.
+    pub max_age: Option<Duration>,
+    /// What happens when the quota is reached.
+    pub when_full: WhenFull,
+    /// Lower drains first (default event 0, telemetry 1, log 2, others 1).
+    pub priority: u8,
+    /// How its records travel together. `None`: each in a message of its own.
+    pub batch: Option<Batching>,
+    /// When nothing of it is sent. `None`: it is at any time.
+    pub quiet_hours: Option<QuietHours>,
+    /// How its records look on the wire.
+    pub convention: Convention,
+}
+
+/// `when_full`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// The oldest segment goes; the loss is counted and announced.
+    #[default]
+    DropOldest,
+    /// New records are refused.
+    Reject,
+}
+
+/// `convention`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Convention {
+    /// The envelope in JSON, on `P/…` (see `record`).
+    #[default]
+    Pillion,
+    /// Sparkplug B (see `sparkplug`).
+    Sparkplug,
+}
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

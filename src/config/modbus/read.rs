@@ -5,7 +5,7 @@ use crate::config::reader::{Report, Section};
 use crate::config::serial::{self, Taken};
 use crate::config::tree::{Node, Value};
 use crate::config::units::size_text;
-use crate::config::{Commands, DataBits, Flow, Line, Parity, commands, framing, keys, port, values};
+use crate::config::{Commands, Line, Parity, commands, framing, keys, port, values};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -75,17 +75,13 @@ fn bus(section: &Section<'_>, report: &mut Report<'_>, max_payload: usize, taken
     // The standard's default is 19,200 baud and even parity (Modbus over Serial Line V1.02, section 2.5.1).
     let (path, usb) = serial::path_or_usb(section, report);
     let line = Line {
-        path,
         usb,
         baud: serial::baud(section, report).unwrap_or(19_200),
-        data_bits: DataBits::Eight,
         parity: serial::parity(section, report).unwrap_or(Parity::Even),
         stop_bits: serial::stop_bits(section, report),
-        flow: Flow::None,
         rs485: port::rs485(section, report),
         low_latency: section.read(report, "low_latency", values::boolean).unwrap_or(false),
-        dtr: None,
-        rts: None,
+        ..Line::at(path)
     };
     taken.note(section, report, &name, Some(&line.path));
     let timeout = |value| values::duration(value, 10 * MILLISECOND..=10 * SECOND, "300ms");

@@ -131,7 +131,7 @@ impl Device {
 
     /// State Closed: `Open`, or `Backoff` if that did not work.
     fn open(&mut self) -> State {
-        match port::open(&self.config.line()) {
+        match port::open(&self.config.line) {
             Ok(port) => {
                 self.report(DeviceState::Online, None);
                 self.has_spoken = false;
@@ -181,7 +181,7 @@ impl Device {
     async fn wait(&mut self) -> Option<State> {
         let delay = tokio::time::sleep(self.backoff.next(fastrand::f64()));
         tokio::pin!(delay);
-        let mut arrival = Arrival::watch(&port::places(&self.config.line()));
+        let mut arrival = Arrival::watch(&port::places(&self.config.line));
         // A bad plug comes and goes.
         let pause = if self.has_spoken { Duration::ZERO } else { FIRST_DELAY };
         let earliest = Instant::now() + pause;
@@ -221,9 +221,9 @@ impl Device {
                 () = self.wiring.pulse.answer() => {}
                 result = port.read(chunk) => return match result {
                     // The end of a terminal: it has hung up.
-                    Ok(0) => Input::Lost(Trouble::HungUp(self.config.path.clone())),
+                    Ok(0) => Input::Lost(Trouble::HungUp(self.config.line.path.clone())),
                     Ok(count) => Input::Bytes(count),
-                    Err(error) => Input::Lost(port::of_read(&self.config.path, &error)),
+                    Err(error) => Input::Lost(port::of_read(&self.config.line.path, &error)),
                 },
                 () = self.silence.over() => return Input::Silence,
                 Some(request) = self.wiring.traces.recv() => answer(request, &self.trace),
@@ -288,7 +288,7 @@ impl Device {
     /// that stays away for the same reason is reported once.
     fn report(&self, state: DeviceState, reason: Option<String>) {
         let now = (self.wiring.clock)().wall_ms;
-        let (device, path) = (self.config.name.as_str(), self.config.path.display());
+        let (device, path) = (self.config.name.as_str(), self.config.line.path.display());
         let is_news = self.wiring.status.send_if_modified(|status| {
             status.opens += u64::from(state == DeviceState::Online);
             let is_news = status.state != state || status.reason != reason;

@@ -267,26 +267,10 @@ mod tests {
         fs::write(&file, "data").unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
         for path in [file.as_path(), &fifo, dir.path(), Path::new("/dev/null")] {
-            assert_eq!(open(&config(path)).unwrap_err(), Trouble::NotSerial(path.to_owned()));
+            assert_eq!(open(&Line::at(path)).unwrap_err(), Trouble::NotSerial(path.to_owned()));
         }
         for path in [dir.path().join("none"), file.join("below")] {
-            assert_eq!(open(&config(&path)).unwrap_err(), Trouble::Missing(path));
-        }
-    }
-
-    fn config(path: &Path) -> Line {
-        Line {
-            path: path.to_owned(),
-            usb: None,
-            rs485: None,
-            low_latency: false,
-            dtr: None,
-            rts: None,
-            baud: 9600,
-            data_bits: DataBits::Eight,
-            parity: Parity::None,
-            stop_bits: StopBits::One,
-            flow: Flow::None,
+            assert_eq!(open(&Line::at(&path)).unwrap_err(), Trouble::Missing(path));
         }
     }
 }
