@@ -1,8 +1,8 @@
 //! The devices as numbers, one by one.
 
-use super::family::{Family, Value, counter, flag, gauge_if_known, moment};
-use super::text::{Row, Text};
-use crate::stats::{DeviceState, DeviceStatus, Status};
+use super::family::{Family, Value, counter, counter_if_known, flag, gauge_if_known, moment};
+use super::text::{Label, Text};
+use crate::stats::{DeviceState, DeviceStatus, GpioStatus, ModbusStatus, Status};
 
 const DEVICES: &[Family<DeviceStatus>] = &[
     flag("pillion_device_up", "Whether the device can be talked to.", |device| device.state == DeviceState::Online),
@@ -23,10 +23,39 @@ const DEVICES: &[Family<DeviceStatus>] = &[
     counter("pillion_device_not_text", "Frames that are no text and travel as base64.", |device| device.not_text),
 ];
 
+/// Of a bus these are the sums over its units, and the strays.
+const MODBUS: &[Family<ModbusStatus>] = &[
+    counter("pillion_device_modbus_requests", "Requests that were sent.", |modbus| modbus.requests),
+    counter("pillion_device_modbus_timeouts", "Requests that nothing came back to.", |modbus| modbus.timeouts),
+    counter("pillion_device_modbus_garbled", "Requests that something came back to that is no answer.", |modbus| {
+        modbus.garbled
+    }),
+    counter("pillion_device_modbus_exceptions", "Requests that were answered with an exception.", |modbus| {
+        modbus.exceptions
+    }),
+    counter("pillion_device_modbus_strays", "Whole frames that nobody was waiting for; of a bus only.", |modbus| {
+        modbus.strays
+    }),
+];
+
+const GPIO: &[Family<GpioStatus>] = &[
+    gauge_if_known("pillion_device_gpio_value", "The line's level; none while the line is not ours.", |gpio| {
+        gpio.value.map(Value::Flag)
+    }),
+    counter("pillion_device_gpio_edges", "Edges that the kernel has handed over.", |gpio| gpio.edges),
+    counter("pillion_device_gpio_lost", "Edges that came too fast, or values that found no room.", |gpio| gpio.lost),
+    counter_if_known("pillion_device_gpio_count", "A counter's total.", |gpio| gpio.count.map(Value::Count)),
+];
+
 pub(super) fn write(text: &mut Text, status: &Status) {
-    text.families(DEVICES, || status.devices.iter().map(row));
+    let devices = || status.devices.iter();
+    text.families(DEVICES, || devices().map(|(name, device)| (labels(name, device), device)));
+    text.families(MODBUS, || {
+        devices().filter_map(|(name, device)| Some((labels(name, device), device.modbus.as_ref()?)))
+    });
+    text.families(GPIO, || devices().filter_map(|(name, device)| Some((labels(name, device), device.gpio.as_ref()?))));
 }
 
-fn row<'a>((name, device): (&'a String, &'a DeviceStatus)) -> Row<'a, DeviceStatus> {
-    (vec![("device", name.as_str()), ("kind", device.kind.as_str())], device)
+fn labels<'a>(name: &'a str, device: &'a DeviceStatus) -> Vec<Label<'a>> {
+    vec![("device", name), ("kind", device.kind.as_str())]
 }

@@ -38,6 +38,11 @@ const LINK: &[Family<LinkStatus>] = &[
     gauge_if_known("pillion_link_budget_used_bytes", "What of mqtt.budget is used in this period.", |link| {
         link.budget.as_ref().map(|budget| Value::Count(budget.used))
     }),
+    gauge_if_known(
+        "pillion_link_budget_ends_timestamp_seconds",
+        "When mqtt.budget begins anew, if that is known.",
+        |link| link.budget.as_ref()?.ends_ms.map(Value::Millis),
+    ),
     gauge("pillion_link_held_streams", "Streams that wait for mqtt.budget or the end of their quiet hours.", |link| {
         many(link.held.len())
     }),

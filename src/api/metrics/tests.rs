@@ -3,10 +3,10 @@
 use super::family::Value;
 use super::render;
 use crate::stats::{
-    ApiStatus, AppStatus, AppUsage, CommandsStatus, ConfigurationStatus, DeviceStatus, DiskSpace, FlashWear, Health,
-    HealthState, HeartbeatStatus, HostStatus, Hundredths, InboxStatus, Interface, LastExit, LinkState, LinkStatus,
-    Load, Memory, Outcomes, Power, Pressure, ReloadOutcome, ReloadStatus, SettingsStatus, SpareBlocks, Stall, Status,
-    StreamStatus, Temperature,
+    ApiStatus, AppStatus, AppUsage, BudgetStatus, CommandsStatus, ConfigurationStatus, DeviceStatus, DiskSpace,
+    FlashWear, GpioStatus, Health, HealthState, HeartbeatStatus, HostStatus, Hundredths, InboxStatus, Interface,
+    LastExit, LinkState, LinkStatus, Load, LogsStatus, Memory, ModbusStatus, Outcomes, Power, Pressure, ReloadOutcome,
+    ReloadStatus, ServerStatus, SettingsStatus, SpareBlocks, Stall, Status, StreamStatus, Temperature,
 };
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
@@ -175,6 +175,21 @@ fn what_the_machine_does_not_tell_is_never_a_number() {
 fn distinct() -> (Status, BTreeSet<String>) {
     let mut status = small();
     status.streams = [("t".to_owned(), StreamStatus { oldest_s: Some(0), ..StreamStatus::default() })].into();
+    let bus = DeviceStatus {
+        last_ms: Some(0),
+        modbus: Some(ModbusStatus::default()),
+        gpio: Some(GpioStatus { count: Some(0), ..GpioStatus::default() }),
+        ..DeviceStatus::closed("modbus", 0)
+    };
+    status.devices = [("bus".to_owned(), bus)].into();
+    status.link = LinkStatus {
+        servers: vec![ServerStatus { last_error_ms: Some(0), ..ServerStatus::default() }],
+        budget: Some(BudgetStatus { ends_ms: Some(0), ..BudgetStatus::default() }),
+        tls_failures: [("expired".to_owned(), 0)].into(),
+        refusals: [("quota".to_owned(), 0)].into(),
+        ..LinkStatus::default()
+    };
+    status.logs = Some(LogsStatus { last_ms: Some(0), saved_ms: Some(0), ..LogsStatus::default() });
     status.commands = Some(CommandsStatus::default());
     status.api = Some(ApiStatus {
         requests: [("GET /v1/health".to_owned(), Outcomes::default())].into(),
