@@ -1,6 +1,6 @@
 //! The accompanied application on the screen.
 
-use super::page::{Page, clean};
+use super::page::{Page, clean, plural};
 use crate::cli::quantity::{bytes, duration, number};
 use crate::stats::{AppState, AppStatus, HeartbeatState};
 
@@ -11,10 +11,9 @@ pub(super) fn draw(page: &mut Page, app: Option<&AppStatus>) {
         line += &format!(" {word} for {}", page.since(app.since_ms));
     }
     line += &app.pid.map_or_else(String::new, |pid| format!(", pid {pid}"));
-    line += &app
-        .restarts
-        .filter(|restarts| *restarts > 0)
-        .map_or_else(String::new, |restarts| format!(", restarted {} times", number(restarts)));
+    if let Some(restarts) = app.restarts.filter(|restarts| *restarts > 0) {
+        line += &format!(", restarted {}", plural(restarts, "time"));
+    }
     page.section("app", &line);
     let used = used(app);
     if !used.is_empty() {

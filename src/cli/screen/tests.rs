@@ -305,6 +305,9 @@ app       gateway.service waits to be started again for 2d 7h, restarted 3 times
           last time, it exited with code 3
 ";
     assert!(screen.contains(told), "{screen}");
+    status.app.iter_mut().for_each(|app| app.restarts = Some(1));
+    let screen = render(&status, PLAIN, NOW_MS);
+    assert!(screen.contains(" for 2d 7h, restarted 1 time\n"), "{screen}");
 }
 
 #[test]
