@@ -67,9 +67,16 @@ pub struct Line {
 impl Line {
     /// Opens the port of this bus.
     pub fn open(bus: &Bus) -> Result<Self, Trouble> {
-        let port = port::open(&bus.line)?;
-        let (path, baud) = (bus.line.path.clone(), bus.line.baud);
-        Ok(Line { port, path, baud, timeout: bus.timeout, gap: bus.gap, busy: Instant::now(), ignored: 0 })
+        let (port, path) = port::open(&bus.line)?;
+        Ok(Line {
+            port,
+            path,
+            baud: bus.line.baud,
+            timeout: bus.timeout,
+            gap: bus.gap,
+            busy: Instant::now(),
+            ignored: 0,
+        })
     }
 
     /// Sends a request and waits for its answer.

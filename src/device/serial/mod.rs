@@ -39,6 +39,7 @@ use arrival::Arrival;
 use orders::{Next, Orders};
 use port::Trouble;
 use silence::Silence;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
@@ -98,7 +99,9 @@ struct Device {
     silence: Silence,
     backoff: Backoff,
     trace: Trace,
-    /// Whether the port that was open last has said anything.
+    /// Where the port is that was opened last.
+    path: PathBuf,
+    /// Whether it has said anything.
     has_spoken: bool,
 }
 
@@ -125,14 +128,15 @@ impl Device {
         let topic = format!("device/{}/data", config.name);
         let decoder = Decoder::new(&config.framing);
         let backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
-        let (silence, trace) = (Silence::default(), Trace::default());
-        Device { config, topic, wiring, orders, decoder, silence, backoff, trace, has_spoken: false }
+        let (silence, trace, path) = (Silence::default(), Trace::default(), config.line.path.clone());
+        Device { config, topic, wiring, orders, decoder, silence, backoff, trace, path, has_spoken: false }
     }
 
     /// State Closed: `Open`, or `Backoff` if that did not work.
     fn open(&mut self) -> State {
         match port::open(&self.config.line) {
-            Ok(port) => {
+            Ok((port, path)) => {
+                self.path = path;
                 self.report(DeviceState::Online, None);
                 self.has_spoken = false;
                 State::Open(port)
@@ -221,9 +225,9 @@ impl Device {
                 () = self.wiring.pulse.answer() => {}
                 result = port.read(chunk) => return match result {
                     // The end of a terminal: it has hung up.
-                    Ok(0) => Input::Lost(Trouble::HungUp(self.config.line.path.clone())),
+                    Ok(0) => Input::Lost(Trouble::HungUp(self.path.clone())),
                     Ok(count) => Input::Bytes(count),
-                    Err(error) => Input::Lost(port::of_read(&self.config.line.path, &error)),
+                    Err(error) => Input::Lost(port::of_read(&self.path, &error)),
                 },
                 () = self.silence.over() => return Input::Silence,
                 Some(request) = self.wiring.traces.recv() => answer(request, &self.trace),
@@ -288,7 +292,7 @@ impl Device {
     /// that stays away for the same reason is reported once.
     fn report(&self, state: DeviceState, reason: Option<String>) {
         let now = (self.wiring.clock)().wall_ms;
-        let (device, path) = (self.config.name.as_str(), self.config.line.path.display());
+        let (device, path) = (self.config.name.as_str(), self.path.display());
         let is_news = self.wiring.status.send_if_modified(|status| {
             status.opens += u64::from(state == DeviceState::Online);
             let is_news = status.state != state || status.reason != reason;

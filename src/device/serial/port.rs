@@ -58,12 +58,22 @@ pub enum Trouble {
     },
 }
 
-/// Opens the port exclusively (TIOCEXCL and an exclusive flock) with all its settings.
+/// Opens the port exclusively (TIOCEXCL and an exclusive flock) with all its settings. Returns its path, too: with `usb`, only
+/// the search says where it is.
 ///
 /// # Errors
 /// A [`Trouble`]; nothing is held then.
-pub fn open(config: &Line) -> Result<SerialStream, Trouble> {
-    let path = &path_of(config)?;
+pub fn open(config: &Line) -> Result<(SerialStream, PathBuf), Trouble> {
+    open_among(Path::new("/sys"), Path::new("/dev"), config)
+}
+
+fn open_among(sysfs: &Path, dev: &Path, config: &Line) -> Result<(SerialStream, PathBuf), Trouble> {
+    let path = path_of(config, sysfs, dev)?;
+    let port = open_at(&path, config)?;
+    Ok((port, path))
+}
+
+fn open_at(path: &Path, config: &Line) -> Result<SerialStream, Trouble> {
     // Looked at before it is opened: opening has side effects on things that are no serial port.
     let kind = fs::metadata(path).map_err(|error| of_io(path, &error))?.file_type();
     if !kind.is_char_device() {
@@ -76,7 +86,7 @@ pub fn open(config: &Line) -> Result<SerialStream, Trouble> {
         .flow_control(flow(config.flow))
         .open_native_async()
         .map_err(|error| of_open(path, &error))?;
-    let refused = refused_setting(config, path, &port).or_else(|| special_settings(config, &mut port));
+    let refused = refused_setting(config, path, &port).or_else(|| special_settings(config, path, &mut port));
     match refused {
         Some(setting) => Err(Trouble::Settings { path: path.to_owned(), setting }),
         None => Ok(port),
@@ -84,9 +94,9 @@ pub fn open(config: &Line) -> Result<SerialStream, Trouble> {
 }
 
 /// Where the port is now.
-fn path_of(config: &Line) -> Result<PathBuf, Trouble> {
+fn path_of(config: &Line, sysfs: &Path, dev: &Path) -> Result<PathBuf, Trouble> {
     let Some(adapter) = &config.usb else { return Ok(config.path.clone()) };
-    match usb::find(Path::new("/sys"), Path::new("/dev"), adapter) {
+    match usb::find(sysfs, dev, adapter) {
         Ok(Some(path)) => Ok(path),
         Ok(None) => Err(Trouble::NoAdapter(adapter.clone())),
         Err(error) => Err(Trouble::Failed { path: "/sys/class/tty".into(), error: error.to_string() }),
@@ -103,7 +113,7 @@ pub fn places(config: &Line) -> Vec<PathBuf> {
 }
 
 /// What the driver refuses of the settings that termios does not have.
-fn special_settings(config: &Line, port: &mut SerialStream) -> Option<String> {
+fn special_settings(config: &Line, path: &Path, port: &mut SerialStream) -> Option<String> {
     let refused = |key: &str, error: &dyn std::fmt::Display| Some(format!("`{key}` ({error})"));
     if let Some(Err(error)) = config.rs485.as_ref().map(|rs485| ioctl::set_rs485(&*port, rs485)) {
         return refused("rs485", &error);
@@ -118,7 +128,7 @@ fn special_settings(config: &Line, port: &mut SerialStream) -> Option<String> {
         && let Err(error) = ioctl::set_low_latency(&*port)
     {
         // Slower, and good for all else.
-        let path = config.path.display();
+        let path = path.display();
         tracing::warn!(%path, "low_latency of {path} can't be set: {error}");
     }
     None
@@ -272,5 +282,18 @@ mod tests {
         for path in [dir.path().join("none"), file.join("below")] {
             assert_eq!(open(&Line::at(&path)).unwrap_err(), Trouble::Missing(path));
         }
+    }
+
+    #[tokio::test]
+    async fn an_adapter_that_was_found_never_goes_without_its_path() {
+        let (sysfs, dev) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        usb::tests::plug(sysfs.path(), "ttyUSB3", "1-1", ("0403", "6001", None));
+        let (_other_end, slave) = serialport::TTYPort::pair().unwrap();
+        let node = dev.path().join("ttyUSB3");
+        std::os::unix::fs::symlink(slave.name().unwrap(), &node).unwrap();
+        let adapter = UsbId { vendor: 0x0403, product: 0x6001, serial: None };
+        let config = Line { usb: Some(adapter), ..Line::at("") };
+        let (_port, path) = open_among(sysfs.path(), dev.path(), &config).unwrap();
+        assert_eq!(path, node);
     }
 }

@@ -41,11 +41,11 @@ fn is_wanted(device: &Path, wanted: &UsbId) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// As the kernel lays it out.
-    fn plug(sysfs: &Path, tty: &str, adapter: &str, ids: (&str, &str, Option<&str>)) {
+    pub(in crate::device::serial) fn plug(sysfs: &Path, tty: &str, adapter: &str, ids: (&str, &str, Option<&str>)) {
         let folder = sysfs.join("devices/usb1").join(adapter);
         let port = folder.join(format!("{adapter}:1.0")).join(tty);
         fs::create_dir_all(&port).unwrap();
