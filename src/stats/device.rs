@@ -78,6 +78,20 @@ impl DeviceStatus {
             gpio: None,
         }
     }
+
+    /// Enters a state at `now_ms`, in milliseconds since 1970. Returns whether that is news: a device that stays as it is
+    /// for the same reason is none.
+    pub fn enter(&mut self, state: DeviceState, reason: Option<&str>, now_ms: u64) -> bool {
+        if self.state == state && self.reason.as_deref() == reason {
+            return false;
+        }
+        if self.state != state {
+            self.since_ms = now_ms;
+        }
+        self.state = state;
+        self.reason = reason.map(str::to_owned);
+        true
+    }
 }
 
 /// What became of the requests to a Modbus unit, or of all requests on a bus.
@@ -141,3 +155,18 @@ pub struct TraceEntry {
 
 /// The question for the last bytes of a port.
 pub type TraceRequest = oneshot::Sender<Vec<TraceEntry>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_never_counts_from_when_only_its_reason_changed() {
+        let mut device = DeviceStatus::closed("serial", 1);
+        assert!(device.enter(DeviceState::Offline, Some("busy"), 2));
+        assert!(!device.enter(DeviceState::Offline, Some("busy"), 3));
+        assert_eq!((device.since_ms, device.reason.as_deref()), (1, Some("busy")));
+        assert!(device.enter(DeviceState::Online, None, 4));
+        assert_eq!((device.state, device.since_ms, device.reason), (DeviceState::Online, 4, None));
+    }
+}

@@ -150,13 +150,7 @@ impl<C: Chips> Device<C> {
         let (device, line, chip) = (self.config.name.as_str(), shown(&self.config.line), self.config.chip.as_str());
         let is_news = self.wiring.status.send_if_modified(|status| {
             status.opens += u64::from(state == DeviceState::Online);
-            let is_news = status.state != state || status.reason != reason;
-            if status.state != state {
-                status.since_ms = now;
-            }
-            status.state = state;
-            status.reason.clone_from(&reason);
-            is_news
+            status.enter(state, reason.as_deref(), now)
         });
         match reason {
             _ if !is_news => {}

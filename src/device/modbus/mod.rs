@@ -382,15 +382,7 @@ async fn order(units: &mut [Unit]) {
 /// Enters the state of a device in its status. Receivers are woken and a line is logged if state or reason are news.
 fn show(status: &watch::Sender<DeviceStatus>, clock: Clock, device: &str, state: DeviceState, reason: Option<String>) {
     let now = clock().wall_ms;
-    let is_news = status.send_if_modified(|status| {
-        let is_news = status.state != state || status.reason != reason;
-        if status.state != state {
-            status.since_ms = now;
-        }
-        status.state = state;
-        status.reason.clone_from(&reason);
-        is_news
-    });
+    let is_news = status.send_if_modified(|status| status.enter(state, reason.as_deref(), now));
     match (state, reason) {
         _ if !is_news => {}
         // The daemon says so itself.
