@@ -3,7 +3,7 @@
 //! It speaks MQTT 3.1.1 with publishers only: what it takes in goes nowhere but into its account. All that is random in
 //! it comes from the seed.
 
-use super::{own_address, watched::Watched, wire::Wire};
+use super::{listener::Listener, watched::Watched, wire::Wire};
 use fastrand::Rng;
 use rumqttc::mqttbytes::v4::{
     ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode,
@@ -11,9 +11,8 @@ use rumqttc::mqttbytes::v4::{
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// What it does with a CONNECT.
@@ -88,7 +87,6 @@ pub struct Account {
     distinct: BTreeMap<String, usize>,
     forgives: bool,
     gone: bool,
-    sockets: Vec<TcpStream>,
 }
 
 /// One record in the account.
@@ -117,9 +115,8 @@ impl Account {
 /// The broker.
 #[derive(Debug)]
 pub struct FakeBroker {
-    address: SocketAddr,
+    listener: Listener,
     account: Arc<Watched<Account>>,
-    acceptor: Option<JoinHandle<()>>,
 }
 
 impl FakeBroker {
@@ -144,35 +141,23 @@ impl FakeBroker {
     }
 
     fn start_with(script: Script, seed: u64, hated: Hated) -> Self {
-        let listener = TcpListener::bind((own_address(), 0)).unwrap();
-        let address = listener.local_addr().unwrap();
         let account = Arc::new(Watched::new(Account::default()));
         let shared = Arc::clone(&account);
-        let acceptor = std::thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let handle = client.try_clone().unwrap();
-                let number = shared.update(|account| {
-                    account.sockets.push(handle);
-                    account.connections += 1;
-                    (!account.gone).then_some(account.connections)
-                });
-                let Some(number) = number else { break };
-                let account = Arc::clone(&shared);
-                let rng = Rng::with_seed(seed ^ number << 32);
-                std::thread::spawn(move || serve(client, number, script, rng, hated, &account));
-            }
+        let listener = Listener::start(move |client, number| {
+            shared.update(|account| account.connections += 1);
+            serve(client, number, script, Rng::with_seed(seed ^ number << 32), hated, &shared);
         });
-        FakeBroker { address, account, acceptor: Some(acceptor) }
+        FakeBroker { listener, account }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
     /// As the configuration names it.
     pub fn url(&self) -> String {
-        format!("mqtt://{}", self.address)
+        self.listener.url()
     }
 
     /// Looks at the account.
@@ -199,17 +184,9 @@ impl FakeBroker {
 }
 
 impl Drop for FakeBroker {
+    /// The listener ends the rest.
     fn drop(&mut self) {
-        self.account.update(|account| {
-            account.gone = true;
-            for socket in account.sockets.drain(..) {
-                // Most have ended by themselves.
-                let _ = socket.shutdown(Shutdown::Both);
-            }
-        });
-        // Wakes the acceptor, which then sees that it is over.
-        let _ = TcpStream::connect(self.address);
-        let _ = self.acceptor.take().map(JoinHandle::join);
+        self.account.update(|account| account.gone = true);
     }
 }
 

@@ -14,6 +14,7 @@ pub mod device;
 pub mod disk;
 pub mod fake_broker;
 pub mod http;
+pub mod listener;
 pub mod mosquitto;
 pub mod mqtt5;
 pub mod netns;

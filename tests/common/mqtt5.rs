@@ -1,16 +1,15 @@
 //! MQTT 5 for the tests: packets over a blocking socket, a consumer who sees what 3.1.1 does not show, and a broker that answers as
 //! its script says. Its answers are bytes, so that it can say what no codec would.
 
-use super::{SOON, own_address, watched::Watched};
+use super::{SOON, listener::Listener, watched::Watched};
 use bytes::{Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::v5::{Connect, Filter, Packet, Publish, PublishProperties, Subscribe};
 use rumqttc::v5::mqttbytes::{Error as Incomplete, QoS};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// One end of a connection.
@@ -117,8 +116,6 @@ pub struct Account {
     pub taken: Vec<(String, Value)>,
     /// How many were not.
     pub refused: u64,
-    gone: bool,
-    sockets: Vec<TcpStream>,
 }
 
 impl Account {
@@ -138,9 +135,8 @@ impl Account {
 /// The broker.
 #[derive(Debug)]
 pub struct Broker {
-    address: SocketAddr,
+    listener: Listener,
     account: Arc<Watched<Account>>,
-    acceptor: Option<JoinHandle<()>>,
 }
 
 impl Broker {
@@ -151,35 +147,22 @@ impl Broker {
 
     /// With this answer to every CONNECT instead of the script's.
     pub fn start_with(script: Script, opening: Option<Vec<u8>>) -> Self {
-        let listener = TcpListener::bind((own_address(), 0)).unwrap();
-        let address = listener.local_addr().unwrap();
         let account = Arc::new(Watched::new(Account::default()));
         let shared = Arc::clone(&account);
-        let acceptor = std::thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let handle = client.try_clone().unwrap();
-                let number = shared.update(|account| {
-                    account.sockets.push(handle);
-                    account.connections += 1;
-                    (!account.gone).then_some(account.connections)
-                });
-                let Some(number) = number else { break };
-                let account = Arc::clone(&shared);
-                let opening = opening.clone().or_else(|| (script.opening)(number));
-                std::thread::spawn(move || {
-                    let closing = client.try_clone().unwrap();
-                    // An error is the client's leaving, which is its right.
-                    let _ = serve(Wire::new(client), opening, script, &account);
-                    let _ = closing.shutdown(Shutdown::Both);
-                });
-            }
+        let listener = Listener::start(move |client, number| {
+            shared.update(|account| account.connections += 1);
+            let closing = client.try_clone().unwrap();
+            let opening = opening.clone().or_else(|| (script.opening)(number));
+            // An error is the client's leaving, which is its right.
+            let _ = serve(Wire::new(client), opening, script, &shared);
+            let _ = closing.shutdown(Shutdown::Both);
         });
-        Broker { address, account, acceptor: Some(acceptor) }
+        Broker { listener, account }
     }
 
     /// As the configuration names it.
     pub fn url(&self) -> String {
-        format!("mqtt://{}", self.address)
+        self.listener.url()
     }
 
     /// Looks at the account.
@@ -198,21 +181,6 @@ impl Broker {
                 )
             });
         }
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.account.update(|account| {
-            account.gone = true;
-            for socket in account.sockets.drain(..) {
-                // Most have ended by themselves.
-                let _ = socket.shutdown(Shutdown::Both);
-            }
-        });
-        // Wakes the acceptor, which then sees that it is over.
-        let _ = TcpStream::connect(self.address);
-        let _ = self.acceptor.take().map(JoinHandle::join);
     }
 }
 
