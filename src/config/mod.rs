@@ -3,8 +3,8 @@
 //! These types are the *result*: every value in them is valid by itself and with the others, so no later floor
 //! checks again.
 //!
-//! The way from text to this: `load` reads the files and merges them as a `tree` that knows where each value stands;
-//! `reader` walks it and notes every problem. Each section has a file with its types, what its keys may be, and how it is read
+//! The way from text to this: `load` reads the files, `syntax` understands each, and all are merged as a `tree` that knows
+//! where each value stands; `reader` walks it and notes every problem. Each section has a file with its types, what its keys may be, and how it is read
 //! (`sections` has the smallest ones and puts all together); `values` and `units` are for single values, `keys` says what exists
 //! at all. `effective` prints the result back as TOML, `difference` tells which keys differ from one to the next.
 //!
@@ -36,6 +36,7 @@ mod sections;
 mod serial;
 mod sparkplug;
 mod streams;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod tree;
