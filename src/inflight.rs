@@ -142,6 +142,20 @@ impl Window {
         self.slots.remove(&id);
     }
 
+    /// Packet ids of this stream's messages that wait for an acknowledgement.
+    pub fn in_flight_of(&self, stream: StreamId) -> usize {
+        let is_its = |slot: &&Slot| matches!(slot.sent, Sent::Records { stream: of, .. } if of == stream);
+        self.slots.values().filter(is_its).count()
+    }
+
+    /// What was sent of this stream and is not trimmed will be sent again: what of it is in flight trims nothing any more. Nothing is
+    /// sent of it before that is answered.
+    pub fn forget(&mut self, stream: StreamId) {
+        if let Some(order) = self.order.get_mut(stream.index()) {
+            order.clear();
+        }
+    }
+
     /// Forgets everything: the connection is gone, and with it what its packet ids meant.
     pub fn clear(&mut self) {
         self.slots.clear();
@@ -313,6 +327,21 @@ mod tests {
         let three = window.send(record(3), TOPIC, 0).unwrap();
         assert!(!window.has_room());
         assert_eq!(window.acknowledge(three), Acknowledged::OutOfTurn);
+    }
+
+    #[test]
+    fn a_stream_that_is_sent_again_never_moves_another_ones_trim() {
+        let mut window = Window::new(4, 3);
+        let other = Sent::Records { stream: StreamId::LOG, first: 5, last: 5 };
+        let [one, two, log] = [record(1), record(2), other].map(|sent| window.send(sent, TOPIC, 0).unwrap());
+        window.refuse(one);
+        window.forget(STREAM);
+        assert_eq!((window.in_flight_of(STREAM), window.in_flight_of(StreamId::LOG)), (1, 1));
+        assert_eq!(window.acknowledge(two), Acknowledged::OutOfTurn);
+        assert_eq!(window.in_flight_of(STREAM), 0);
+        let again = window.send(record(1), TOPIC, 0).unwrap();
+        assert_eq!(window.acknowledge(log), Acknowledged::Trim { stream: StreamId::LOG, upto: 5 });
+        assert_eq!(window.acknowledge(again), Acknowledged::Trim { stream: STREAM, upto: 1 });
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl StreamId {
     /// Log lines: drained last.
     pub const LOG: StreamId = StreamId(2);
 
+    /// Its place in a set of streams that is a number: there are 64 at the most.
+    pub fn bit(self) -> u64 {
+        1 << (self.0 % 64)
+    }
+
     /// The index into tables that hold one element for each stream.
     pub fn index(self) -> usize {
         usize::from(self.0)

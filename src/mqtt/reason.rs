@@ -286,10 +286,15 @@ impl Refusal {
     /// What follows from it.
     pub fn fate(&self) -> Fate {
         match self.code {
-            0x87 | 0x90 | 0x99 => Fate::Never,
+            0x87 | 0x90 | 0x95 | 0x99 => Fate::Never,
             0x91 => Fate::Reconnect,
             _ => Fate::Later,
         }
+    }
+
+    /// Whether the reason may be one of several records in the message, and the others would be taken.
+    pub fn may_be_one_records_fault(&self) -> bool {
+        matches!(self.code, 0x80 | 0x83 | 0x95 | 0x99)
     }
 }
 
@@ -301,6 +306,7 @@ impl fmt::Display for Refusal {
             0x87 => "the broker does not allow to publish on this topic; see its access control",
             0x90 => "the broker does not accept this topic's name",
             0x91 => "the broker takes the packet id for one in use",
+            0x95 => "it is too large for the broker",
             0x97 => "a quota of the broker is used up",
             0x99 => "the broker does not accept what is in the payload",
             code => return write!(f, "the broker refuses it: reason code 0x{code:02x}").and_then(|()| self.add(f)),
@@ -350,7 +356,7 @@ mod tests {
         for code in 0x80..=0xff {
             let fate = Refusal { code, says: None }.fate();
             let expected = match code {
-                0x87 | 0x90 | 0x99 => Fate::Never,
+                0x87 | 0x90 | 0x95 | 0x99 => Fate::Never,
                 0x91 => Fate::Reconnect,
                 _ => Fate::Later,
             };

@@ -12,7 +12,7 @@ use crate::mqtt::dial::{MOVE, Sight, UPROOTED};
 use crate::mqtt::keep_alive::Due;
 use crate::mqtt::{About, Connection, LinkError, Message, Received, Terms, Verdict};
 use crate::record::{Announcement, Retained, StreamId};
-use crate::spool::thread::{CREDIT, Closed};
+use crate::spool::thread::{CREDIT, Closed, cost};
 use crate::spool::{Batch, Reason};
 use crate::stats::{ConfigurationStatus, LinkState, LinkStatus};
 use std::time::Duration;
@@ -115,16 +115,18 @@ impl Publisher {
     /// Has the spool begin with what is not acknowledged.
     pub(super) async fn rewind(&mut self) -> Result<(), Lost> {
         self.epoch += 1;
+        self.rewound = self.epoch;
+        self.epochs.fill(self.epoch);
         self.spent = 0;
         Ok(self.wiring.spool.rewind(self.epoch).await?)
     }
 
     async fn begin(&mut self, terms: &Terms) -> Result<(), Lost> {
+        self.refused.reset();
         self.review().await?;
         self.rewind().await?;
         self.timers.restart(terms.keep_alive);
         self.congestion = Congestion::new(self.mqtt.inflight.min(terms.receive_maximum), self.now_ms());
-        self.refused.reset();
         self.widen();
         self.outbox.clear();
         self.refresh_retained();
@@ -240,10 +242,16 @@ impl Publisher {
     }
 
     fn enqueue(&mut self, batch: Batch) {
-        // Records of an earlier epoch will come again, or have come already.
-        if batch.epoch == self.epoch {
-            let now_ms = self.now_ms();
-            self.spent += self.queue.enqueue(batch.stream, batch.records, batch.urgency, now_ms);
+        let Batch { stream, records, urgency, epoch } = batch;
+        let now_ms = self.now_ms();
+        match self.epochs.get(stream.index()) {
+            Some(current) if epoch == *current => self.spent += self.queue.enqueue(stream, records, urgency, now_ms),
+            // They come again, with their stream alone: these are still lent.
+            Some(_) if epoch >= self.rewound => {
+                self.spent += records.iter().map(|record| cost(&record.record)).sum::<usize>();
+            }
+            // They come again, or have come already, with all others.
+            _ => {}
         }
     }
 
@@ -273,7 +281,7 @@ impl Publisher {
         self.review().await?;
         self.timers.wait_for_nobody();
         let now_ms = self.now_ms();
-        while self.window.has_room() && self.refused.pausing().is_none() && !self.poison.is_proving() {
+        while self.window.has_room() && !self.poison.is_proving() {
             if let Some((message, sent)) = self.outbox.pop_front() {
                 let topic = Topic::of(&message.topic);
                 let alone = sent.message().filter(|_| self.poison.way(topic, now_ms) != Way::Free);
@@ -292,7 +300,7 @@ impl Publisher {
                 self.gate.spend(message.topic.len() + message.payload.len());
                 self.put(connection, message, id, alone.map(|message| (message, topic))).await?;
             } else {
-                match self.queue.ready(now_ms, patient) {
+                match self.queue.ready(now_ms, patient, self.busy()) {
                     Ready::Now(stream) if !self.gate.lets_pass(stream, (self.wiring.clock)()) => {
                         self.review().await?;
                         continue;
@@ -352,7 +360,8 @@ impl Publisher {
         let is_v5 = self.mqtt.version == MqttVersion::V5;
         let about = if is_v5 { about::of(&rules.name, rules.max_age, first, now) } else { About::default() };
         let most = self.mqtt.max_payload.min(connection.payload_limit(&name, &about));
-        let run = self.queue.run(stream).take(if is_alone { 1 } else { usize::MAX });
+        let is_single = is_alone || self.refused.is_single(stream, first.seq);
+        let run = self.queue.run(stream).take(if is_single { 1 } else { usize::MAX });
         let packed = parcel::pack(run, &rules.name, rules.batch.as_ref(), most, &mut self.deflater);
         let Parcel { payload, count, plain } = match packed {
             Ok(parcel) => parcel,
@@ -466,9 +475,14 @@ impl Publisher {
         }
         let message = self.window.stands_for(id).and_then(Sent::message);
         self.poison.answered(message.zip(self.window.topic(id)));
-        if message.is_some_and(|message| self.refused.taken(message)) {
-            self.widen();
+        if let Some(message) = message {
+            self.refused.taken(message);
         }
+        self.settle(id)
+    }
+
+    /// Nothing waits for this message any more. Returns whether it was of records.
+    pub(super) fn settle(&mut self, id: u16) -> bool {
         match self.window.acknowledge(id) {
             Acknowledged::Trim { stream, upto } => {
                 if let Some(trim) = self.trim.get_mut(stream.index()) {

@@ -106,8 +106,8 @@ impl Gate {
 
     /// The streams that wait, a bit for each id.
     pub(super) fn held(&self) -> u64 {
-        let bits = self.streams.iter().zip(0..u64::BITS);
-        bits.filter(|(stream, _)| stream.why.is_some()).map(|(_, bit)| 1 << bit).sum()
+        let all = self.streams.iter().zip((0..).map(StreamId));
+        all.filter(|(stream, _)| stream.why.is_some()).fold(0, |held, (_, stream)| held | stream.bit())
     }
 
     /// A message was sent: bytes of its topic and payload.

@@ -182,7 +182,11 @@ pub struct Publisher {
     said: Vec<Message>,
     /// A connection that the flow before this one has left, with nothing on the wire.
     kept: Option<Connection>,
+    /// Counts what the spool was asked to read again.
     epoch: u64,
+    /// When all was read again for the last time, and for each stream, when that was.
+    rewound: u64,
+    epochs: Vec<u64>,
     /// For each stream: the highest number that was ever sent, and the trim line that the spool doesn't know yet.
     highest: Vec<u64>,
     trim: Vec<Option<u64>>,
@@ -209,8 +213,10 @@ impl Publisher {
         Publisher {
             window: Window::new(mqtt.inflight, streams.len()),
             congestion: Congestion::new(mqtt.inflight, 0),
-            refused: Refused::new(),
+            refused: Refused::default(),
             poison: Poison::default(),
+            rewound: 0,
+            epochs: vec![0; streams.len()],
             highest: vec![0; streams.len()],
             trim: vec![None; streams.len()],
             dialer: Dialer::new(&mqtt, wiring.clock, wiring.network.clone(), None),

@@ -3,6 +3,7 @@
 use super::{Lost, Publisher};
 use crate::disk::{self, Disk};
 use crate::record::StreamId;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -25,12 +26,12 @@ impl Publisher {
     pub(super) async fn review(&mut self) -> Result<(), Lost> {
         let now = (self.wiring.clock)();
         self.gate.review(now);
-        let held = self.gate.held();
+        let held = self.refused.pausing().fold(self.gate.held(), |held, (stream, _)| held | stream.bit());
         let changed = self.told != Some(held);
         self.keep_budget();
         let is_used_up =
             |budget: &Option<crate::stats::BudgetStatus>| budget.as_ref().is_some_and(|b| b.used >= b.bytes);
-        let (budget, reasons) = (self.gate.status(now), changed.then(|| self.gate.reasons()));
+        let (budget, reasons) = (self.gate.status(now), changed.then(|| self.reasons()));
         if budget.is_some() || changed {
             self.wiring.status.send_if_modified(|status| {
                 // Health tells of it.
@@ -42,13 +43,23 @@ impl Publisher {
         }
         if changed {
             for stream in (0..).map(StreamId).take(self.streams.len()) {
-                self.spent += self.queue.hold(stream, self.gate.holds(stream));
+                self.spent += self.queue.hold(stream, held & stream.bit() != 0);
             }
             self.wiring.spool.hold(held).await?;
             self.told = Some(held);
             self.report().await?;
         }
         Ok(())
+    }
+
+    /// Why streams wait, by name.
+    fn reasons(&self) -> BTreeMap<String, String> {
+        let mut reasons = self.gate.reasons();
+        for (stream, pause) in self.refused.pausing() {
+            let name = self.streams.get(stream.index()).map(|stream| stream.name.clone()).unwrap_or_default();
+            reasons.entry(name).or_insert_with(|| pause.why.clone());
+        }
+        reasons
     }
 
     /// Has the file written if it is time, and waits for nobody: a disk that hangs stops no record.

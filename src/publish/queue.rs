@@ -125,6 +125,16 @@ impl Queue {
         if is_held { self.let_off(stream) } else { 0 }
     }
 
+    /// Forgets what waits in this stream: it comes again. Returns what it cost, in bytes, which is to be granted again.
+    pub(super) fn forget(&mut self, stream: StreamId) -> usize {
+        let cost = self.let_off(stream);
+        if let Some(lane) = self.lanes.get_mut(stream.index()) {
+            lane.waiting.clear();
+            lane.run = Run::default();
+        }
+        cost
+    }
+
     /// What waits in this stream costs nothing any more. Returns what it did.
     fn let_off(&mut self, stream: StreamId) -> usize {
         let Some(lane) = self.lanes.get_mut(stream.index()) else { return 0 };
@@ -133,11 +143,15 @@ impl Queue {
         cost
     }
 
-    /// What may be sent now: of the runs that are complete the most urgent. When not `patient`, no run waits.
-    pub(super) fn ready(&mut self, now_ms: u64, patient: bool) -> Ready {
+    /// What may be sent now: of the runs that are complete the most urgent, but for streams that are `busy`, a bit for each id.
+    /// When not `patient`, no run waits.
+    pub(super) fn ready(&mut self, now_ms: u64, patient: bool, busy: u64) -> Ready {
         let patient = patient && self.cost < PATIENCE;
         let (mut best, mut due_ms) = (None, None);
         for (lane, id) in self.lanes.iter_mut().zip(0..).filter(|(lane, _)| !lane.is_held) {
+            if busy & StreamId(id).bit() != 0 {
+                continue;
+            }
             let Some(front) = lane.waiting.front() else { continue };
             let (place, since_ms) = ((front.urgency, front.push), front.since_ms);
             let wait_ms = if patient { lane.wait_ms() } else { 0 };
@@ -274,7 +288,7 @@ mod tests {
 
     /// The next message: its stream, its first record and its last one.
     fn next(queue: &mut Queue, now_ms: u64, patient: bool) -> Result<(StreamId, u64, u64), Ready> {
-        match queue.ready(now_ms, patient) {
+        match queue.ready(now_ms, patient, 0) {
             Ready::Now(stream) => {
                 let count = queue.run(stream).count();
                 let Taken { first, last, .. } = queue.take(stream, count);
@@ -371,6 +385,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_is_busy_or_comes_again_never_holds_up_others() {
+        let mut queue = queue(None);
+        put(&mut queue, LOG, 1..3, Urgency::of(0), 0);
+        put(&mut queue, TELEMETRY, 1..2, Urgency::of(1), 0);
+        assert_eq!(queue.ready(0, true, LOG.bit()), Ready::Now(TELEMETRY));
+        assert_eq!(queue.ready(0, true, LOG.bit() | TELEMETRY.bit()), Ready::Nothing);
+        let cost = queue.cost;
+        assert_eq!((queue.forget(LOG) + queue.cost, queue.forget(LOG)), (cost, 0));
+        assert_eq!(all(&mut queue), [(TELEMETRY, 1)]);
+        assert_eq!(queue.cost, 0);
+    }
+
+    #[test]
     fn batches_that_wait_never_use_up_the_credit() {
         let mut queue = batches();
         let mut large = record(1);
@@ -410,7 +437,7 @@ mod tests {
                 put(&mut queue, StreamId(stream), *next..*next + count, urgency, now_ms);
                 *next += count;
                 take(&mut queue, taken, now_ms, true)?;
-                if let Ready::At(due_ms) = queue.ready(now_ms, true) {
+                if let Ready::At(due_ms) = queue.ready(now_ms, true, 0) {
                     prop_assert!((now_ms..=now_ms + 1000).contains(&due_ms));
                 }
             }

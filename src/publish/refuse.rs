@@ -2,7 +2,7 @@
 
 use super::exchange::{Leaving, REPORT_EVERY};
 use super::queue::Taken;
-use super::refused::Verdict;
+use super::refused::{Pause, Verdict};
 use super::{Lost, Publisher};
 use crate::inflight::Sent;
 use crate::mqtt::reason::{Fate, Refusal};
@@ -25,12 +25,17 @@ impl Publisher {
                 return Ok(());
             }
             None => {
-                self.acknowledge(id);
+                self.settle(id);
                 return Ok(());
             }
         };
         self.count(|status| *status.refusals.entry(refusal.name().to_owned()).or_default() += 1);
+        self.poison.answered(self.window.topic(id).map(|topic| ((stream, first), topic)));
         let give_up = match refusal.fate() {
+            Fate::Never | Fate::Later if first < last && refusal.may_be_one_records_fault() => {
+                self.refused.split(stream, last, refusal, self.now_ms());
+                false
+            }
             Fate::Never => true,
             Fate::Later => self.refused.refused((stream, first), refusal, self.now_ms()) == Verdict::GiveUp,
             Fate::Reconnect => {
@@ -43,13 +48,13 @@ impl Publisher {
             for seq in first..=last {
                 self.wiring.spool.discard(stream, seq, Reason::Refused, refusal.to_string()).await?;
             }
-            self.acknowledge(id);
+            self.settle(id);
             let report = Instant::now() + REPORT_EVERY;
             self.timers.report = self.timers.report.min(report);
         } else {
             tracing::debug!(stream = stream.0, first, "{refusal}; it is tried again");
-            self.poison.answered(self.window.topic(id).map(|topic| ((stream, first), topic)));
             self.window.refuse(id);
+            self.pause(stream);
         }
         Ok(())
     }
@@ -60,27 +65,52 @@ impl Publisher {
         self.count(|status| *status.refusals.entry(name.to_owned()).or_default() += 1);
     }
 
-    /// When what was refused is tried again, if nothing is under way any more.
+    /// Nothing more of this stream is sent for now: what of it is here, or on its way here, comes again.
+    fn pause(&mut self, stream: StreamId) {
+        self.epoch += 1;
+        if let Some(epoch) = self.epochs.get_mut(stream.index()) {
+            *epoch = self.epoch;
+        }
+        self.window.forget(stream);
+        self.spent += self.queue.forget(stream);
+        self.outbox.retain(|(_, sent)| sent.message().is_none_or(|(of, _)| of != stream));
+    }
+
+    /// When the first stream that pauses is tried again, of those of which nothing is under way any more.
     pub(super) fn resume_at(&self) -> Option<Instant> {
-        let until_ms = self.refused.pausing().filter(|_| self.window.in_flight() == 0)?;
+        let paused = self.refused.pausing().filter(|(stream, _)| self.window.in_flight_of(*stream) == 0);
+        let until_ms = paused.map(|(_, pause)| pause.until_ms).min()?;
         Some(Instant::now() + Duration::from_millis(until_ms.saturating_sub(self.now_ms())))
     }
 
-    /// Reads again what is not acknowledged, and sends a message at a time.
+    /// Has what is not acknowledged of streams whose pause is over read again, of which a message at a time is sent.
     pub(super) async fn probe(&mut self) -> Result<(), Lost> {
         self.report().await?;
-        self.forget();
-        self.refused.probe();
-        self.widen();
-        self.rewind().await?;
-        // What was refused had numbers, which a host misses.
-        self.bear_again();
+        let now_ms = self.now_ms();
+        let is_over =
+            |(stream, pause): &(StreamId, &Pause)| pause.until_ms <= now_ms && self.window.in_flight_of(*stream) == 0;
+        let over: Vec<StreamId> = self.refused.pausing().filter(is_over).map(|(stream, _)| stream).collect();
+        for stream in over {
+            self.refused.probe(stream);
+            let epoch = self.epochs.get(stream.index()).copied().unwrap_or_default();
+            self.wiring.spool.read_again(stream, epoch).await?;
+            if self.is_sparkplug(stream) {
+                // What was refused had numbers, which a host misses.
+                self.bear_again();
+            }
+        }
         Ok(())
+    }
+
+    /// The streams of which nothing is sent before what is under way is answered, a bit for each id.
+    pub(super) fn busy(&self) -> u64 {
+        let waits = |stream: &StreamId| self.window.in_flight_of(*stream) > 0;
+        self.refused.probing().filter(waits).fold(0, |busy, stream| busy | stream.bit())
     }
 
     /// Makes the window as wide as it may be now.
     pub(super) fn widen(&mut self) {
-        self.window.resize(if self.refused.is_probing() { 1 } else { self.congestion.size() });
+        self.window.resize(self.congestion.size());
     }
 
     /// The connection is over. If it is always the same message that ends it, that is given up; if it is what is on one topic,

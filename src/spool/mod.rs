@@ -313,16 +313,24 @@ impl Spool {
         self.backfill.rewind(self.logs.iter().map(|log| log.ledger.next()));
     }
 
+    /// This stream is read again from its oldest waiting record on.
+    pub fn read_again(&mut self, stream: StreamId) {
+        if let Some(log) = self.log(stream) {
+            log.rewind();
+        }
+    }
+
     /// These streams, a bit for each id, are not read; all others are. What a stream has when it is read again is its backlog.
     pub fn hold(&mut self, streams: u64) {
         let before = std::mem::replace(&mut self.held, streams);
-        for (log, id) in self.logs.iter().zip(0..).filter(|(_, id)| before & !streams & (1 << id) != 0) {
-            self.backfill.release(StreamId(id), log.ledger.next());
+        let all = self.logs.iter().zip((0..).map(StreamId));
+        for (log, stream) in all.filter(|(_, stream)| before & !streams & stream.bit() != 0) {
+            self.backfill.release(stream, log.ledger.next());
         }
     }
 
     fn is_held(&self, stream: StreamId) -> bool {
-        self.held & (1 << (stream.index() % 64)) != 0
+        self.held & stream.bit() != 0
     }
 
     /// The next records to be published: of the most urgent stream that has any, in turn among equals. A backlog that

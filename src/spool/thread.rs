@@ -38,6 +38,7 @@ enum Request {
     Discard { stream: StreamId, seq: u64, reason: Reason, detail: String },
     Grant(usize),
     Rewind { epoch: u64 },
+    ReadAgain { stream: StreamId, epoch: u64 },
     Hold(u64),
     Newest { stream: StreamId, topic: &'static str, reply: oneshot::Sender<Option<Sequenced>> },
     Report(oneshot::Sender<Vec<StreamStatus>>),
@@ -86,6 +87,7 @@ fn start_on(
     let (requests, inbox) = flume::bounded(REQUESTS);
     let (push, batches) = mpsc::channel(BATCHES);
     let spool = Spool::open(&fs, &options, clock());
+    let epochs = vec![0; options.streams.len()];
     let server = Server {
         spool,
         clock,
@@ -93,7 +95,7 @@ fn start_on(
         inbox,
         push,
         lent: 0,
-        epoch: 0,
+        epochs,
         waiting: Vec::new(),
         reports: Vec::new(),
         _locks: locks,
@@ -169,6 +171,12 @@ impl Handle {
         self.send(Request::Rewind { epoch }).await
     }
 
+    /// What is not acknowledged of this stream comes again, in batches of this epoch. What was pushed of it before is granted by
+    /// the publisher as all else.
+    pub async fn read_again(&self, stream: StreamId, epoch: u64) -> Result<(), Closed> {
+        self.send(Request::ReadAgain { stream, epoch }).await
+    }
+
     /// Records of these streams, a bit for each id, are not pushed until another call says so.
     pub async fn hold(&self, streams: u64) -> Result<(), Closed> {
         self.send(Request::Hold(streams)).await
@@ -232,7 +240,8 @@ struct Server {
     push: mpsc::Sender<Batch>,
     /// What the publisher holds, in bytes.
     lent: usize,
-    epoch: u64,
+    /// Of the batches that are pushed, by stream.
+    epochs: Vec<u64>,
     waiting: Vec<Waiting>,
     reports: Vec<oneshot::Sender<Vec<StreamStatus>>>,
     _locks: Vec<File>,
@@ -291,8 +300,14 @@ impl Server {
             Request::Grant(bytes) => self.lent = self.lent.saturating_sub(bytes),
             Request::Rewind { epoch } => {
                 self.spool.rewind();
-                self.epoch = epoch;
+                self.epochs.fill(epoch);
                 self.lent = 0;
+            }
+            Request::ReadAgain { stream, epoch } => {
+                self.spool.read_again(stream);
+                if let Some(of) = self.epochs.get_mut(stream.index()) {
+                    *of = epoch;
+                }
             }
             Request::Hold(streams) => self.spool.hold(streams),
             Request::Newest { stream, topic, reply } => {
@@ -343,7 +358,8 @@ impl Server {
             let Some((stream, records, urgency)) = self.spool.read(limit, (self.clock)()) else { return };
             let cost: usize = records.iter().map(|sequenced| cost(&sequenced.record)).sum();
             self.lent = self.lent.saturating_add(cost);
-            place.send(Batch { stream, records, urgency, epoch: self.epoch });
+            let epoch = self.epochs.get(stream.index()).copied().unwrap_or_default();
+            place.send(Batch { stream, records, urgency, epoch });
         }
     }
 }

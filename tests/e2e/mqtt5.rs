@@ -169,3 +169,109 @@ fn a_broker_that_sends_us_on_is_never_asked_twice() {
     assert_eq!(status["link"]["server"], there.url(), "{status:#}");
     assert_eq!(here.read(|account| account.connections), 1);
 }
+
+#[test]
+fn a_quota_of_one_stream_never_holds_up_the_others() {
+    const FREE: &str = "p/app/free";
+    // Takes no order before all of the other stream has come.
+    let broker = Broker::start(Script {
+        opening: accept,
+        reply: |account, topic, _| match topic == ORDERS && account.texts(FREE).len() < 100 {
+            true => Reply::Say(0x97),
+            false => Reply::Say(0),
+        },
+    });
+    let sidecar = start(&broker);
+    let sent = texts(50);
+    sidecar.publish_lines("orders", &sent);
+    sidecar.expect_status("the pause", |status| {
+        status["link"]["held"][STREAM].as_str().is_some_and(|why| why.contains("quota"))
+    });
+    for text in texts(100) {
+        let target = "/v1/publish?topic=free&stream=telemetry";
+        assert_eq!(sidecar.request("POST", target, "text/plain", text.as_bytes()).unwrap().code, 200);
+    }
+    broker.expect("the other stream", SOON, |account| account.texts(FREE) == texts(100));
+    broker.expect("every order", LONG, |account| account.texts(ORDERS).len() == sent.len());
+    assert_eq!(broker.read(|account| account.texts(ORDERS)), sent, "in order");
+    let (held_up, other) = (sidecar.expect_drained(STREAM), sidecar.expect_drained("telemetry"));
+    assert_eq!((&held_up["delivered"], &held_up["quarantined"]), (&50.into(), &0.into()), "{held_up}");
+    assert_eq!((&other["delivered"], &other["quarantined"]), (&100.into(), &0.into()), "{other}");
+    let link = sidecar.status()["link"].clone();
+    assert_eq!(link["connects"], 1, "{link}");
+    assert!(link["held"].is_null(), "{link}");
+}
+
+/// The texts of the records in a message, which may be of several.
+fn texts_of(message: &Value) -> Vec<&str> {
+    let records = message.as_array().map_or(std::slice::from_ref(message), Vec::as_slice);
+    records.iter().filter_map(|record| record["data"].as_str()).collect()
+}
+
+fn only_the_bad_one_is_lost_of(reply: fn(&Account, &str, &Value) -> Reply, refusals: (&str, u64)) {
+    let broker = Broker::start(Script { opening: accept, reply });
+    let mut home = Home::new([broker.url()]);
+    home.mqtt = "version = \"5\"".to_owned();
+    home.tables += "batch = { records = 10, delay = \"1s\", format = \"array\" }\n";
+    let sidecar = Sidecar::start(home);
+    let mut sent = texts(100);
+    sent[34] = "bad".to_owned();
+    sidecar.publish_lines("orders", &sent);
+    let ledger = sidecar.expect_drained(STREAM);
+    assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&99.into(), &1.into()), "{ledger}");
+    sent.remove(34);
+    broker.read(|account| {
+        let messages: Vec<_> =
+            account.taken.iter().filter(|(topic, _)| topic == ORDERS).map(|(_, message)| texts_of(message)).collect();
+        // What was on its way behind the batch has come before it, and comes again behind it.
+        let mut came: Vec<&str> = Vec::new();
+        for text in messages.iter().rev().flat_map(|message| message.iter().rev()) {
+            if !came.contains(text) {
+                came.insert(0, text);
+            }
+        }
+        assert_eq!(came, sent, "in order");
+        let company = |text| messages.iter().rfind(|message| message.contains(&text)).map(Vec::len);
+        assert_eq!((company("record 30"), company("record 39")), (Some(1), Some(1)), "{messages:?}");
+        assert_eq!((company("record 29"), company("record 40")), (Some(10), Some(10)), "{messages:?}");
+    });
+    broker.expect("the loss to be told", SOON, |account| {
+        let events = account.taken.iter().filter(|(topic, _)| topic == "p/event").map(|(_, event)| &event["data"]);
+        events.filter(|event| event["reason"] == "refused").map(|gap| gap["count"].as_u64().unwrap()).sum::<u64>() == 1
+    });
+    let link = sidecar.status()["link"].clone();
+    assert_eq!((&link["connects"], &link["refusals"][refusals.0]), (&1.into(), &refusals.1.into()), "{link}");
+}
+
+#[test]
+fn a_record_with_a_bad_payload_never_takes_its_batch_along() {
+    // The batch, and the record.
+    only_the_bad_one_is_lost_of(
+        |_, _, message| Reply::Say(if texts_of(message).contains(&"bad") { 0x99 } else { 0 }),
+        ("payload-format-invalid", 2),
+    );
+}
+
+#[test]
+fn a_record_that_is_refused_without_a_reason_never_takes_its_batch_along() {
+    // The batch, and the record four times.
+    only_the_bad_one_is_lost_of(
+        |_, _, message| Reply::Say(if texts_of(message).contains(&"bad") { 0x80 } else { 0 }),
+        ("unspecified-error", 5),
+    );
+}
+
+#[test]
+fn a_batch_on_a_topic_that_is_not_allowed_is_never_sent_record_by_record() {
+    let broker =
+        Broker::start(Script { opening: accept, reply: |_, topic, _| Reply::Say(if topic == BAD { 0x87 } else { 0 }) });
+    let mut home = Home::new([broker.url()]);
+    home.mqtt = "version = \"5\"".to_owned();
+    home.tables += "batch = { records = 10, delay = \"1s\" }\n";
+    let sidecar = Sidecar::start(home);
+    sidecar.publish_lines("bad", &texts(100));
+    let ledger = sidecar.expect_drained(STREAM);
+    assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&0.into(), &100.into()), "{ledger}");
+    let link = sidecar.status()["link"].clone();
+    assert_eq!(link["refusals"]["not-authorized"], 10, "{link}");
+}

@@ -43,9 +43,11 @@ const LINK: &[Family<LinkStatus>] = &[
         "When mqtt.budget begins anew, if that is known.",
         |link| link.budget.as_ref()?.ends_ms.map(Value::Millis),
     ),
-    gauge("pillion_link_held_streams", "Streams that wait for mqtt.budget or the end of their quiet hours.", |link| {
-        many(link.held.len())
-    }),
+    gauge(
+        "pillion_link_held_streams",
+        "Streams that wait for mqtt.budget, the end of their quiet hours, or a broker that refuses them now.",
+        |link| many(link.held.len()),
+    ),
     gauge("pillion_link_barred_topics", "Topics on which messages have ended the connection time and again.", |link| {
         many(link.barred.len())
     }),

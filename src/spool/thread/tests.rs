@@ -419,3 +419,30 @@ async fn a_folder_that_cant_be_written_never_keeps_it_from_starting() {
     assert!(handle.report().await.unwrap()[T.index()].disk_error.is_some());
     handle.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_stream_that_is_read_again_never_repeats_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (handle, mut batches, heart) = open_with_heart(dir.path());
+    handle.rewind(1).await.unwrap();
+    append(&handle, 3, 10, Durability::Process).await.unwrap();
+    let record = Record { topic: "t".into(), time: clock(), encoding: Encoding::Text, data: b"log".to_vec() };
+    let log = Submission { stream: StreamId::LOG, records: vec![record], durability: Durability::Process, reply: None };
+    handle.append(log).await.unwrap();
+    catch_up(&handle, &heart).await;
+    assert_eq!(pushed(&mut batches, 1).iter().map(|record| record.seq).collect::<Vec<_>>(), [1, 2, 3]);
+    handle.acknowledge(vec![(T, 1)]).await.unwrap();
+    handle.read_again(T, 2).await.unwrap();
+    catch_up(&handle, &heart).await;
+    let batch = next(&mut batches).await.unwrap();
+    assert_eq!((batch.stream, batch.epoch, batch.records.len(), batch.records[0].seq), (T, 2, 2, 2));
+    assert!(batches.try_recv().is_err(), "nothing else comes again");
+    // The others go on in their epoch, until all is read again.
+    let record = Record { topic: "t".into(), time: clock(), encoding: Encoding::Text, data: b"log".to_vec() };
+    let log = Submission { stream: StreamId::LOG, records: vec![record], durability: Durability::Process, reply: None };
+    handle.append(log).await.unwrap();
+    let batch = next(&mut batches).await.unwrap();
+    assert_eq!((batch.stream, batch.epoch), (StreamId::LOG, 1));
+    handle.rewind(3).await.unwrap();
+    assert!([next(&mut batches).await, next(&mut batches).await].iter().flatten().all(|batch| batch.epoch == 3));
+}
