@@ -2,8 +2,10 @@
 //!
 //! The only place that knows both. The spool pushes batches of waiting records (`queue`); each record, or several that
 //! travel together (`parcel`), those of more urgent streams first, gets a packet id in the in-flight window and goes out
-//! with QoS 1; its PUBACK moves the stream's trim line, which is reported to the spool. When a connection ends, window and
-//! queue are forgotten and the spool is rewound: it alone knows what is not acknowledged.
+//! with QoS 1 (`send`); its PUBACK moves the stream's trim line, which is reported to the spool (`exchange`). When a
+//! connection ends, window and queue are forgotten and the spool is rewound: it alone knows what is not acknowledged. So is a
+//! single stream of which the broker refuses a message for now (`refused`). A message that it never takes, and one that ends the
+//! connection whenever it is sent (`poison`), is discarded in the spool, which counts and tells it (`refuse`).
 //!
 //! States of the link (see [`LinkState`](crate::stats::LinkState)):
 //!
@@ -30,6 +32,7 @@ mod poison;
 mod queue;
 mod refuse;
 mod refused;
+mod send;
 mod shown;
 pub mod sparkplug;
 mod timers;

@@ -148,10 +148,8 @@ impl Queue {
     pub(super) fn ready(&mut self, now_ms: u64, patient: bool, busy: u64) -> Ready {
         let patient = patient && self.cost < PATIENCE;
         let (mut best, mut due_ms) = (None, None);
-        for (lane, id) in self.lanes.iter_mut().zip(0..).filter(|(lane, _)| !lane.is_held) {
-            if busy & StreamId(id).bit() != 0 {
-                continue;
-            }
+        let may_go = |(lane, stream): &(&mut Lane, StreamId)| !lane.is_held && busy & stream.bit() == 0;
+        for (lane, stream) in self.lanes.iter_mut().zip((0..).map(StreamId)).filter(may_go) {
             let Some(front) = lane.waiting.front() else { continue };
             let (place, since_ms) = ((front.urgency, front.push), front.since_ms);
             let wait_ms = if patient { lane.wait_ms() } else { 0 };
@@ -159,7 +157,7 @@ impl Queue {
             if now_ms < due {
                 due_ms = Some(due_ms.map_or(due, |earliest: u64| earliest.min(due)));
             } else if best.is_none_or(|(first, _)| place < first) {
-                best = Some((place, StreamId(id)));
+                best = Some((place, stream));
             }
         }
         match (best, due_ms) {

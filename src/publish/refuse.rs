@@ -5,8 +5,8 @@ use super::queue::Taken;
 use super::refused::{Pause, Verdict};
 use super::{Lost, Publisher};
 use crate::inflight::Sent;
+use crate::mqtt::LinkError;
 use crate::mqtt::reason::{Fate, Refusal};
-use crate::mqtt::{Connection, LinkError};
 use crate::record::StreamId;
 use crate::spool::Reason;
 use std::time::Duration;
@@ -108,11 +108,6 @@ impl Publisher {
         self.refused.probing().filter(waits).fold(0, |busy, stream| busy | stream.bit())
     }
 
-    /// Makes the window as wide as it may be now.
-    pub(super) fn widen(&mut self) {
-        self.window.resize(self.congestion.size());
-    }
-
     /// The connection is over. If it is always the same message that ends it, that is given up; if it is what is on one topic,
     /// that is barred.
     pub(super) async fn suspect(&mut self, ended: &Result<Leaving, Lost>) -> Result<(), Lost> {
@@ -155,11 +150,5 @@ impl Publisher {
             self.wiring.spool.discard(stream, seq, Reason::Refused, why.clone()).await?;
         }
         Ok(())
-    }
-
-    /// Asks the broker to answer.
-    pub(super) async fn ping(&mut self, connection: &mut Connection) -> Result<(), LinkError> {
-        self.poison.pinged();
-        connection.ping().await
     }
 }

@@ -20,7 +20,7 @@
 
 use crate::mqtt::reason::{Fate, Refusal};
 use crate::record::StreamId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Refusals of one message before it is given up.
 const TRIES: u32 = 4;
@@ -48,13 +48,20 @@ pub(super) struct Pause {
     pub(super) why: String,
 }
 
+/// Where a stream stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// Nothing of it is sent.
+    Pausing(Pause),
+    /// One message of it at a time is sent.
+    Probing,
+}
+
 /// What was refused, on one connection after the other.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
-    /// Streams of which nothing is sent. One that is neither here nor in `probing` is flowing.
-    pausing: BTreeMap<StreamId, Pause>,
-    /// Streams of which a message at a time is sent.
-    probing: BTreeSet<StreamId>,
+    /// Of streams that do not flow.
+    states: BTreeMap<StreamId, State>,
     /// How often, by the stream and the number of a message's first record.
     times: BTreeMap<(StreamId, u64), u32>,
     /// Up to these numbers records travel alone.
@@ -64,8 +71,7 @@ pub(super) struct Refused {
 impl Refused {
     /// A connection begins.
     pub(super) fn reset(&mut self) {
-        self.pausing.clear();
-        self.probing.clear();
+        self.states.clear();
     }
 
     /// The broker has refused the message with this record for now.
@@ -93,26 +99,33 @@ impl Refused {
     }
 
     fn pause(&mut self, stream: StreamId, until_ms: u64, refusal: &Refusal) {
-        self.probing.remove(&stream);
-        let until_ms = self.pausing.get(&stream).map_or(until_ms, |pause| pause.until_ms.max(until_ms));
+        let until_ms = match self.states.get(&stream) {
+            Some(State::Pausing(before)) => before.until_ms.max(until_ms),
+            Some(State::Probing) | None => until_ms,
+        };
         let why = format!("{refusal}; it is tried again");
-        self.pausing.insert(stream, Pause { until_ms, why });
+        self.states.insert(stream, State::Pausing(Pause { until_ms, why }));
     }
 
     /// The broker has taken the message with this record.
     pub(super) fn taken(&mut self, message: (StreamId, u64)) {
         self.times.remove(&message);
-        self.probing.remove(&message.0);
+        if self.states.get(&message.0) == Some(&State::Probing) {
+            self.states.remove(&message.0);
+        }
     }
 
     /// The streams of which nothing is to be sent now.
     pub(super) fn pausing(&self) -> impl Iterator<Item = (StreamId, &Pause)> {
-        self.pausing.iter().map(|(stream, pause)| (*stream, pause))
+        self.states.iter().filter_map(|(stream, state)| match state {
+            State::Pausing(pause) => Some((*stream, pause)),
+            State::Probing => None,
+        })
     }
 
     /// The streams of which one message is to be sent at a time.
     pub(super) fn probing(&self) -> impl Iterator<Item = StreamId> {
-        self.probing.iter().copied()
+        self.states.iter().filter(|(_, state)| **state == State::Probing).map(|(stream, _)| *stream)
     }
 
     /// Whether this record is to travel alone.
@@ -122,8 +135,7 @@ impl Refused {
 
     /// Everything of this stream is read again now, and a message at a time is sent.
     pub(super) fn probe(&mut self, stream: StreamId) {
-        self.pausing.remove(&stream);
-        self.probing.insert(stream);
+        self.states.insert(stream, State::Probing);
     }
 }
 
