@@ -75,8 +75,7 @@ impl App {
         out.plain("commands", self.commands);
         out.plain("config", self.config);
         out.plain("logs", self.logs);
-        let level = LEVELS.iter().find(|(_, level)| *level == self.log_level);
-        out.text("log_level", level.map_or("info", |(name, _)| name));
+        out.choice("log_level", &LEVELS, self.log_level);
         out.plain("log_rate", self.log_rate);
         out.text("recorder", &size_text(u64::try_from(self.recorder).unwrap_or(u64::MAX)));
     }

@@ -1,5 +1,6 @@
 //! `batch = { … }` of a stream: whether its records travel alone or together, and how.
 
+use super::effective::word;
 use super::reader::{Report, Section};
 use super::units::{duration_text, size_text};
 use super::{Stream, Sync, keys, values};
@@ -88,14 +89,13 @@ pub(super) fn refuse_for_homeassistant(root: &Section<'_>, report: &mut Report<'
 impl Batching {
     /// As the effective configuration shows it.
     pub(super) fn toml(&self) -> String {
-        let word = |format| FORMATS.iter().find(|(_, known)| *known == format).map_or("", |(word, _)| word);
         format!(
             "{{ records = {}, bytes = \"{}\", delay = \"{}\", format = \"{}\", compress = \"{}\" }}",
             self.records,
             size_text(u64::try_from(self.bytes).unwrap_or(u64::MAX)),
             duration_text(self.delay),
-            word(self.format),
-            if self.deflate { "deflate" } else { "none" },
+            word(&FORMATS, self.format),
+            word(&COMPRESSIONS, self.deflate),
         )
     }
 }

@@ -284,7 +284,7 @@ impl Gpio {
             Direction::Output(_) => "output",
         };
         out.text("direction", direction);
-        out.text("bias", word(&BIASES, self.bias));
+        out.choice("bias", &BIASES, self.bias);
         out.plain("active_low", self.active_low);
         match &self.direction {
             Direction::Input(input) => input.toml(out),
@@ -295,7 +295,7 @@ impl Gpio {
 
 impl Input {
     fn toml(&self, out: &mut Toml) {
-        out.text("edge", word(&EDGES, self.edge));
+        out.choice("edge", &EDGES, self.edge);
         if let Some(debounce) = self.debounce {
             out.text("debounce", &duration_text(debounce));
         }
@@ -320,8 +320,4 @@ impl Output {
             out.plain("commands", commands.toml());
         }
     }
-}
-
-fn word<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
-    words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
 }

@@ -4,12 +4,13 @@
 //! checks again.
 //!
 //! The way from text to this: `load` reads the files, `syntax` understands each, and all are merged as a `tree` that knows
-//! where each value stands; `reader` walks it and notes every problem. Each section has a file with its types, what its keys may be, and how it is read
-//! (`sections` has the smallest ones and puts all together); `values` and `units` are for single values, `keys` says what exists
-//! at all. `effective` prints the result back as TOML, `difference` tells which keys differ from one to the next.
+//! where each value stands; `reader` walks it and notes every problem. Each section has a file with its types, what its keys may
+//! be, and how they are read and printed (`sections` has the smallest ones and puts all together); `values` and `units` are for
+//! single values, `keys` says what exists at all. `effective` prints the result back as TOML, `difference` tells which keys
+//! differ from one to the next.
 //!
-//! A new key: its name in `keys`, its field and its reading in the file of its section, its printing in `effective`, its line in
-//! `systemd/gateway.toml`, and what is said about wrong values in `tests/wrong/`.
+//! A new key: its name in `keys`; its field, its reading and its printing in the file of its section; its line in
+//! `systemd/gateway.toml`; and what is said about wrong values in `tests/wrong/`.
 
 mod api;
 mod app;

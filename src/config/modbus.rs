@@ -6,7 +6,8 @@ mod read;
 
 pub(super) use read::read;
 
-use super::effective::{Toml, quoted};
+use super::effective::{Toml, word};
+use super::port::PARITIES;
 use super::units::duration_text;
 use super::{Commands, Line};
 use std::time::Duration;
@@ -111,7 +112,7 @@ impl Table {
 
     /// As it is configured.
     pub fn word(self) -> &'static str {
-        word_of(&Table::WORDS, self)
+        word(&Table::WORDS, self)
     }
 }
 
@@ -177,10 +178,6 @@ pub enum Publish {
     Change(f64),
 }
 
-fn word_of<T: PartialEq>(words: &[(&'static str, T)], wanted: T) -> &'static str {
-    words.iter().find(|(_, value)| *value == wanted).map_or("", |(word, _)| word)
-}
-
 /// The silence between frames that the standard asks for (Modbus over Serial Line V1.02, section 2.5.1.1): 3.5
 /// characters of 11 bits, and 1.75 ms above 19,200 baud.
 pub fn standard_gap(baud: u32) -> Duration {
@@ -201,7 +198,7 @@ impl Bus {
         out.text("name", &self.name);
         self.line.place(out);
         out.plain("baud", self.line.baud);
-        out.text("parity", self.line.parity.word());
+        out.choice("parity", &PARITIES, self.line.parity);
         out.plain("stop_bits", self.line.stop_bits.number());
         self.line.specials(out);
         out.text("timeout", &duration_text(self.timeout));
@@ -234,18 +231,18 @@ impl Poll {
     fn toml(&self, out: &mut Toml) {
         out.table("[[modbus.unit.poll]]");
         out.text("name", &self.name);
-        out.plain("table", quoted(self.table.word()));
+        out.choice("table", &Table::WORDS, self.table);
         out.plain("address", self.address);
         match self.kind {
             Kind::Text { words } => {
                 out.text("type", "string");
                 out.plain("words", words);
             }
-            kind => out.text("type", word_of(&Kind::WORDS, kind)),
+            kind => out.choice("type", &Kind::WORDS, kind),
         }
         if self.kind.is_number() {
             if self.count() > 1 {
-                out.text("word_order", word_of(&WordOrder::WORDS, self.word_order));
+                out.choice("word_order", &WordOrder::WORDS, self.word_order);
             }
             out.plain("scale", format!("{:?}", self.scale));
             out.plain("offset", format!("{:?}", self.offset));

@@ -7,10 +7,12 @@ mod tls;
 pub use servers::Server;
 pub use tls::{Identity, Tls};
 
+use super::effective::{Toml, quoted};
 use super::reader::{Report, Section};
 use super::sections::Context;
 use super::tree::Value;
-use super::{Budget, keys, pacing, units, values};
+use super::units::{self, duration_text, size_text};
+use super::{Budget, keys, pacing, values};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -220,5 +222,33 @@ fn prefix(prefix: &str) -> Result<(), String> {
             Err(format!("{shown} has an empty level; write no / at the start, at the end or next to another"))
         }
         _ => Ok(()),
+    }
+}
+
+impl Mqtt {
+    /// The section as TOML.
+    pub(super) fn toml(&self, out: &mut Toml) {
+        out.table("[mqtt]");
+        let servers: Vec<String> = self.servers.iter().map(|server| quoted(&server.to_string())).collect();
+        out.plain("servers", format!("[{}]", servers.join(", ")));
+        out.text("version", self.version.name());
+        out.text("client_id", &self.client_id);
+        out.text("topic_prefix", &self.topic_prefix);
+        if let Some(username) = &self.username {
+            out.text("username", username);
+        }
+        if let Some(file) = &self.password_file {
+            out.path("password_file", file);
+        }
+        self.tls.toml(out);
+        out.text("keep_alive", &duration_text(self.keep_alive));
+        out.plain("inflight", self.inflight);
+        out.text("ack_timeout", &duration_text(self.ack_timeout));
+        out.text("fall_back", &self.fall_back.map_or_else(|| "off".to_owned(), duration_text));
+        out.text("max_payload", &size_text(u64::try_from(self.max_payload).unwrap_or(u64::MAX)));
+        out.plain("backfill_rate", self.backfill_rate);
+        if let Some(budget) = &self.budget {
+            out.text("budget", &budget.text());
+        }
     }
 }

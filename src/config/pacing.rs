@@ -1,5 +1,6 @@
 //! `mqtt.budget` and `quiet_hours`: how much may be sent, and when.
 
+use super::effective::word;
 use super::tree::Value;
 use super::units::size_text;
 use super::values;
@@ -79,8 +80,7 @@ pub(super) fn quiet_hours(value: &Value) -> Result<QuietHours, String> {
 impl Budget {
     /// As the configuration has it.
     pub fn text(&self) -> String {
-        let word = PERIODS.iter().find(|(_, period)| *period == self.period).map_or("", |(word, _)| word);
-        format!("{}/{word}", size_text(self.bytes))
+        format!("{}/{}", size_text(self.bytes), word(&PERIODS, self.period))
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a port is opened with, whether it is that of a `[[serial]]` or of a `[[modbus]]`; and how its USB adapter and RS-485
 //! are read.
 
+use super::effective::Toml;
 use super::reader::{Report, Section};
 use super::tree::Value;
+use super::units::duration_text;
 use super::{keys, values};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -122,6 +124,9 @@ pub enum Flow {
     Hardware,
 }
 
+pub(super) const PARITIES: [(&str, Parity); 3] = [("none", Parity::None), ("even", Parity::Even), ("odd", Parity::Odd)];
+pub(super) const FLOWS: [(&str, Flow); 3] =
+    [("none", Flow::None), ("software", Flow::Software), ("hardware", Flow::Hardware)];
 const EXAMPLE_USB: &str = "\"0403:6001\" or, with its serial number, \"0403:6001:A1000000\"";
 const EXAMPLE_RS485: &str = "rs485 = { rts_on_send = true }";
 /// The kernel caps these delays at as much (`RS485_MAX_RTS_DELAY` in drivers/tty/serial/serial_core.c).
@@ -157,4 +162,50 @@ pub(super) fn rs485(device: &Section<'_>, report: &mut Report<'_>) -> Option<Rs4
         delay_after_send: section.read(report, "delay_after_send", delay).unwrap_or_default(),
         rx_during_tx: section.read(report, "rx_during_tx", values::boolean).unwrap_or(false),
     })
+}
+
+impl Line {
+    /// Where the port is.
+    pub(super) fn place(&self, out: &mut Toml) {
+        match &self.usb {
+            None => out.path("path", &self.path),
+            Some(adapter) => out.text("usb", &adapter.to_string()),
+        }
+    }
+
+    /// What termios does not have.
+    pub(super) fn specials(&self, out: &mut Toml) {
+        if let Some(rs485) = &self.rs485 {
+            let Rs485 { rts_on_send, delay_before_send, delay_after_send, rx_during_tx } = rs485;
+            let (before, after) = (duration_text(*delay_before_send), duration_text(*delay_after_send));
+            out.plain(
+                "rs485",
+                format!(
+                    "{{ rts_on_send = {rts_on_send}, delay_before_send = \"{before}\", delay_after_send = \"{after}\", \
+                     rx_during_tx = {rx_during_tx} }}"
+                ),
+            );
+        }
+        out.plain("low_latency", self.low_latency);
+    }
+}
+
+impl DataBits {
+    pub(super) fn number(self) -> u8 {
+        match self {
+            DataBits::Five => 5,
+            DataBits::Six => 6,
+            DataBits::Seven => 7,
+            DataBits::Eight => 8,
+        }
+    }
+}
+
+impl StopBits {
+    pub(super) fn number(self) -> u8 {
+        match self {
+            StopBits::One => 1,
+            StopBits::Two => 2,
+        }
+    }
 }

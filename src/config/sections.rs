@@ -1,7 +1,9 @@
 //! From the merged tree to the result: the small sections, and the whole.
 
+use super::effective::Toml;
 use super::reader::{Report, Section};
 use super::tree::{Place, Table, Value};
+use super::units::{duration_text, size_text};
 use super::{
     Config, Gpio, Serial, Surroundings, api, app, batch, discovery, gpio, health, homeassistant, keys, managed, modbus,
     mqtt, serial, sparkplug, streams, values,
@@ -177,4 +179,16 @@ fn spool(section: &Section<'_>, report: &mut Report<'_>) -> Spool {
     });
     let segment_bytes = section.read(report, "segment_bytes", |value| values::size(value, 64 * KIB..=64 * MIB, "1MiB"));
     Spool { sync: sync.unwrap_or(Sync::After(Duration::from_secs(1))), segment_bytes: segment_bytes.unwrap_or(MIB) }
+}
+
+impl Spool {
+    /// The section as TOML.
+    pub(super) fn toml(&self, out: &mut Toml) {
+        out.table("[spool]");
+        match self.sync {
+            Sync::Always => out.text("sync", "always"),
+            Sync::After(window) => out.text("sync", &duration_text(window)),
+        }
+        out.text("segment_bytes", &size_text(self.segment_bytes));
+    }
 }

@@ -1,9 +1,11 @@
 //! `[[serial]]`: the devices.
 
 use super::devices::{self, Names, sections};
+use super::effective::Toml;
+use super::port::{FLOWS, PARITIES};
 use super::reader::{Report, Section};
 use super::tree::Value;
-use super::{Commands, DataBits, Flow, Framing, Line, Parity, StopBits, UsbId, commands, framing, keys, port, values};
+use super::{Commands, DataBits, Framing, Line, Parity, StopBits, UsbId, commands, framing, keys, port, values};
 use crate::record::PayloadRule;
 use std::path::PathBuf;
 
@@ -22,6 +24,12 @@ pub struct Serial {
     pub commands: Option<Commands>,
 }
 
+const PAYLOADS: [(&str, PayloadRule); 4] = [
+    ("auto", PayloadRule::Auto),
+    ("text", PayloadRule::Text),
+    ("base64", PayloadRule::Base64),
+    ("raw", PayloadRule::Raw),
+];
 const EXAMPLE_PATH: &str = "/dev/serial/by-id/usb-…";
 
 /// Names and paths that devices have, of whatever kind, and where they stand.
@@ -62,14 +70,7 @@ fn device(section: &Section<'_>, report: &mut Report<'_>, max_payload: usize) ->
         7 => Ok(DataBits::Seven),
         _ => Ok(DataBits::Eight),
     };
-    let flow = [("none", Flow::None), ("software", Flow::Software), ("hardware", Flow::Hardware)];
-    let payload = [
-        ("auto", PayloadRule::Auto),
-        ("text", PayloadRule::Text),
-        ("base64", PayloadRule::Base64),
-        ("raw", PayloadRule::Raw),
-    ];
-    let payload = section.choice(report, "payload", &payload).unwrap_or_default();
+    let payload = section.choice(report, "payload", &PAYLOADS).unwrap_or_default();
     let (path, usb) = path_or_usb(section, report);
     let default = Line::at(path);
     Serial {
@@ -80,7 +81,7 @@ fn device(section: &Section<'_>, report: &mut Report<'_>, max_payload: usize) ->
             data_bits: section.read(report, "data_bits", data_bits).unwrap_or(default.data_bits),
             parity: parity(section, report).unwrap_or(default.parity),
             stop_bits: stop_bits(section, report),
-            flow: section.choice(report, "flow", &flow).unwrap_or(default.flow),
+            flow: section.choice(report, "flow", &FLOWS).unwrap_or(default.flow),
             rs485: port::rs485(section, report),
             low_latency: section.read(report, "low_latency", values::boolean).unwrap_or(default.low_latency),
             dtr: section.read(report, "dtr", values::boolean),
@@ -121,7 +122,7 @@ pub(super) fn baud(section: &Section<'_>, report: &mut Report<'_>) -> Option<u32
 
 /// `parity`
 pub(super) fn parity(section: &Section<'_>, report: &mut Report<'_>) -> Option<Parity> {
-    section.choice(report, "parity", &[("none", Parity::None), ("even", Parity::Even), ("odd", Parity::Odd)])
+    section.choice(report, "parity", &PARITIES)
 }
 
 /// `stop_bits`
@@ -131,4 +132,29 @@ pub(super) fn stop_bits(section: &Section<'_>, report: &mut Report<'_>) -> StopB
         _ => Ok(StopBits::Two),
     };
     section.read(report, "stop_bits", stop_bits).unwrap_or(StopBits::One)
+}
+
+impl Serial {
+    pub(super) fn toml(&self, out: &mut Toml) {
+        out.table("[[serial]]");
+        out.text("name", &self.name);
+        let line = &self.line;
+        line.place(out);
+        out.plain("baud", line.baud);
+        out.plain("data_bits", line.data_bits.number());
+        out.choice("parity", &PARITIES, line.parity);
+        out.plain("stop_bits", line.stop_bits.number());
+        out.choice("flow", &FLOWS, line.flow);
+        line.specials(out);
+        for (key, level) in [("dtr", line.dtr), ("rts", line.rts)] {
+            if let Some(level) = level {
+                out.plain(key, level);
+            }
+        }
+        out.plain("framing", self.framing.to_toml());
+        out.choice("payload", &PAYLOADS, self.payload);
+        if let Some(commands) = &self.commands {
+            out.plain("commands", commands.toml());
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! `[stream.NAME]`: the built-in streams and those that the user adds.
 
+use super::effective::Toml;
 use super::reader::{Report, Section};
-use super::units::size_text;
+use super::units::{duration_text, size_text};
 use super::{Batching, QuietHours, Sync, batch, keys, pacing, values};
 use std::time::Duration;
 
@@ -54,6 +55,7 @@ const LONGEST_AGE: Duration = Duration::from_secs(36_500 * 86_400);
 const DEFAULT_MAX_BYTES: u64 = 64 * MIB;
 /// Built in, in the order of their `StreamId`s, with their priorities.
 const BUILT_IN: [(&str, u8); 3] = [("event", 0), ("telemetry", 1), ("log", 2)];
+const WHEN_FULL: [(&str, WhenFull); 2] = [("drop-oldest", WhenFull::DropOldest), ("reject", WhenFull::Reject)];
 const CONVENTIONS: [(&str, Convention); 2] = [("pillion", Convention::Pillion), ("sparkplug", Convention::Sparkplug)];
 /// A limit that nobody meets and that keeps every table by stream small.
 const MOST_STREAMS: usize = 64;
@@ -95,7 +97,6 @@ pub(super) fn read(
 
 fn stream(section: &Section<'_>, report: &mut Report<'_>, name: &str, priority: u8) -> Stream {
     section.refuse_unknown(report);
-    let when_full = [("drop-oldest", WhenFull::DropOldest), ("reject", WhenFull::Reject)];
     Stream {
         name: name.to_owned(),
         max_bytes: section
@@ -103,7 +104,7 @@ fn stream(section: &Section<'_>, report: &mut Report<'_>, name: &str, priority: 
             .unwrap_or(DEFAULT_MAX_BYTES),
         max_age: section
             .read(report, "max_age", |value| values::duration(value, Duration::from_secs(1)..=LONGEST_AGE, "30d")),
-        when_full: section.choice(report, "when_full", &when_full).unwrap_or_default(),
+        when_full: section.choice(report, "when_full", &WHEN_FULL).unwrap_or_default(),
         priority: section
             .read(report, "priority", |value| values::number(value, 0..=255, "give 0 (drains first) to 255"))
             .unwrap_or(priority),
@@ -156,5 +157,24 @@ impl Quotas {
 
     fn least(&self) -> u64 {
         self.segment_bytes.saturating_mul(2)
+    }
+}
+
+impl Stream {
+    pub(super) fn toml(&self, out: &mut Toml) {
+        out.table(&format!("[stream.{}]", self.name));
+        out.text("max_bytes", &size_text(self.max_bytes));
+        if let Some(age) = self.max_age {
+            out.text("max_age", &duration_text(age));
+        }
+        out.choice("when_full", &WHEN_FULL, self.when_full);
+        out.plain("priority", self.priority);
+        if let Some(batch) = &self.batch {
+            out.plain("batch", batch.toml());
+        }
+        if let Some(hours) = &self.quiet_hours {
+            out.text("quiet_hours", &hours.text());
+        }
+        out.choice("convention", &CONVENTIONS, self.convention);
     }
 }

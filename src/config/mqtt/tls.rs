@@ -2,6 +2,7 @@
 
 use super::secret;
 use super::servers::{Server, is_host};
+use crate::config::effective::{Toml, quoted};
 use crate::config::reader::{Report, Section};
 use crate::config::sections::Context;
 use crate::config::tree::{Node, Value};
@@ -70,4 +71,25 @@ fn alpn(value: &Value) -> Result<Vec<String>, String> {
         name => Err(format!("{} is not a protocol's name of 1 to 255 bytes", values::quoted(name))),
     };
     list.iter().map(protocol).collect()
+}
+
+impl Tls {
+    /// Its keys as TOML.
+    pub(super) fn toml(&self, out: &mut Toml) {
+        let Tls { ca_file, identity, server_name, alpn } = self;
+        if let Some(file) = ca_file {
+            out.path("ca_file", file);
+        }
+        if let Some(Identity { cert_file, key_file }) = identity {
+            out.path("cert_file", cert_file);
+            out.path("key_file", key_file);
+        }
+        if let Some(name) = server_name {
+            out.text("server_name", name);
+        }
+        if !alpn.is_empty() {
+            let protocols: Vec<String> = alpn.iter().map(|protocol| quoted(protocol)).collect();
+            out.plain("alpn", format!("[{}]", protocols.join(", ")));
+        }
+    }
 }
