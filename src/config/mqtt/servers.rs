@@ -52,6 +52,10 @@ pub(super) fn read(section: &Section<'_>, report: &mut Report<'_>) -> Vec<Server
     for (index, Node { place, value }) in given.into_iter().flatten().enumerate() {
         let key = format!("{}[{index}]", section.key("servers"));
         match values::text(value).and_then(server) {
+            // Twice in a list it would be one series of metrics with two values.
+            Ok(server) if servers.contains(&server) => {
+                report.warning(*place, key, "is in the list already; it is used once".to_owned());
+            }
             Ok(server) => {
                 if let Some(warning) = server.warning() {
                     report.warning(*place, key, warning);

@@ -19,6 +19,13 @@ fn plain_mqtt_over_a_network_never_goes_without_a_warning() {
 }
 
 #[test]
+fn a_server_is_never_in_the_list_twice() {
+    let text = "[mqtt]\nservers = [\"mqtt://localhost\", \"MQTT://localhost:1883\"]";
+    assert_eq!(warnings(text), ["gateway.toml:2:32: mqtt.servers[1]: is in the list already; it is used once"]);
+    assert_eq!(parsed_in(&surroundings(), text).unwrap().config.mqtt.servers.len(), 1);
+}
+
+#[test]
 fn a_batch_that_costs_flash_never_goes_without_a_warning() {
     let said = "gateway.toml:2:9: stream.log.batch: records wait up to \"5s\" for their batch, and what has waited for \
                 spool.sync (\"1s\") is written to flash; make delay shorter or spool.sync longer, if flash shall be spared";
