@@ -8,6 +8,7 @@ use crate::common::relay::Relay;
 use crate::common::sidecar::{Home, STREAM, Sidecar};
 use crate::common::subscriber::Subscriber;
 use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Brokers that are no cluster, each behind a link, with a consumer that hears all of both.
@@ -114,29 +115,34 @@ fn the_way_back_to_the_first_server_never_loses_a_record_or_says_offline() {
     let (_, offline) = brokers.told(1);
     assert_eq!(offline, 0);
 
-    // Records flow while it moves.
-    let texts = numbered("record", 3000);
-    std::thread::scope(|scope| {
+    // Records flow while it moves, with some on the wire at any time.
+    let moved = AtomicBool::new(false);
+    let published = std::thread::scope(|scope| {
         let publisher = scope.spawn(|| {
-            for chunk in texts.chunks(10) {
-                sidecar.publish_lines("orders", chunk);
-                std::thread::sleep(Duration::from_millis(5));
+            let mut published = 0;
+            while !moved.load(Ordering::Relaxed) || published < 3000 {
+                sidecar.publish_lines("orders", &numbered(&format!("record {published}"), 500));
+                published += 500;
+                // A flow, not a flood.
+                sidecar.expect_status("room", |status| status["streams"][STREAM]["waiting"].as_u64() <= Some(1000));
             }
+            published
         });
         brokers.relays[0].open();
         let back = Instant::now();
         sidecar.expect_status("it to be back at the first server", |status| servers(status) == ["connected", "left"]);
         println!("back after {:?}", back.elapsed());
-        publisher.join().unwrap();
+        moved.store(true, Ordering::Relaxed);
+        publisher.join().unwrap()
     });
     sidecar.expect_drained(STREAM);
     let (came, twice) = brokers.came();
-    assert_eq!(came.len(), texts.len(), "none is missing");
+    assert_eq!(came.len(), published, "none is missing");
     assert_eq!(twice, 0, "none is repeated");
     let status = sidecar.status();
     assert_eq!(status["link"]["repeated"], 0, "{status:#}");
     let there = brokers.subscribers[1].read(|inbox| inbox.of(STREAM).len());
-    println!("{there} of {} records went to the second server", texts.len());
+    println!("{there} of {published} records went to the second server");
 
     // The one that was left has heard neither the Last Will nor a good-bye; the first has a new birth, and nothing behind it.
     assert_eq!(brokers.told(1), (1, 0));
