@@ -98,6 +98,34 @@ fn neither_outage_nor_kill_ever_costs_a_record() {
 }
 
 #[test]
+fn what_is_lost_on_the_wire_never_counts_as_delivered() {
+    for version in ["", VERSION] {
+        let world = World::new();
+        let mut home = world.home();
+        home.mqtt = version.to_owned();
+        let mut sidecar = Sidecar::start(home);
+        world.expect_online();
+        sidecar.publish("orders", "before");
+        world.subscriber.expect_text(STREAM, "before");
+        sidecar.expect_drained(STREAM);
+        // They go out, and what has them loses them.
+        world.relay.silence();
+        let sent = numbered("record", 300);
+        sidecar.publish_lines("orders", &sent);
+        let on_their_way = |status: &serde_json::Value| status["link"]["sent_records"].as_u64() >= Some(10);
+        let status = sidecar.expect_status("some on their way", on_their_way);
+        assert_eq!(status["streams"][STREAM]["delivered"], 1, "{status:#}");
+        world.relay.cut();
+        sidecar.expect_status("the loss", |status| status["link"]["state"] != "connected");
+        sidecar.kill();
+        sidecar.start_again();
+        world.relay.open();
+        world.subscriber.expect_texts(STREAM, sent, LONG);
+        world.subscriber.read(crate::common::subscriber::Inbox::assert_in_order);
+    }
+}
+
+#[test]
 fn raw_bytes_never_travel_without_their_id_and_time() {
     let mosquitto = Mosquitto::start();
     let mut watcher = Watcher::at(mosquitto.address(), "p/device/+/data");
