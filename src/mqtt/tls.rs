@@ -383,3 +383,29 @@ impl ServerCertVerifier for Named {
         self.usual.supported_verify_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Timestamp;
+
+    fn at(quality: ClockQuality) -> Timestamp {
+        Timestamp { wall_ms: 0, mono_ms: 0, quality }
+    }
+
+    #[test]
+    fn a_clock_that_is_not_set_yet_is_never_taken_for_a_bad_certificate() {
+        let early = Error::InvalidCertificate(CertificateError::NotValidYetContext {
+            time: UnixTime::since_unix_epoch(Duration::ZERO),
+            not_before: UnixTime::since_unix_epoch(Duration::from_secs(1_577_836_800)),
+        });
+        let says = |clock: Clock| TlsError::of(&early, clock).to_string();
+        let begins = "the broker's certificate is valid from 2020-01-01T00:00:00.000Z on, and the clock here says \
+                      1970-01-01T00:00:00.000Z";
+        assert_eq!(
+            says(|| at(ClockQuality::Unsynced)),
+            format!("{begins}, which is not set yet; this is tried again until it is")
+        );
+        assert_eq!(says(|| at(ClockQuality::Trusted)), format!("{begins}; renew the certificate, or set the clock"));
+    }
+}

@@ -91,6 +91,8 @@ impl Watcher {
 pub enum Reply {
     /// PUBACK with this reason code.
     Say(u8),
+    /// It is taken, and acknowledged when nothing more comes.
+    Hold,
     /// These bytes, and the end of the connection.
     End(Vec<u8>),
 }
@@ -104,6 +106,9 @@ pub struct Script {
     pub reply: fn(&Account, &str, &Value) -> Reply,
 }
 
+/// A client that sends nothing for so long has sent all that it may.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// CONNACK: accepted, no session, no properties.
 pub const ACCEPTED: [u8; 5] = [0x20, 3, 0, 0, 0];
 
@@ -116,6 +121,8 @@ pub struct Account {
     pub taken: Vec<(String, Value)>,
     /// How many were not.
     pub refused: u64,
+    /// The most that ever waited for their PUBACK at a time.
+    pub most_held: usize,
 }
 
 impl Account {
@@ -189,8 +196,19 @@ fn serve(mut wire: Wire, opening: Option<Vec<u8>>, script: Script, account: &Wat
     let Some(opening) = opening else { return Ok(()) };
     wire.stream.write_all(&opening)?;
     let mut aliases: HashMap<u16, Bytes> = HashMap::new();
+    let mut held: Vec<[u8; 2]> = Vec::new();
     loop {
-        match wire.read()? {
+        wire.stream.set_read_timeout((!held.is_empty()).then_some(PAUSE))?;
+        let packet = match wire.read() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                for [high, low] in held.drain(..) {
+                    wire.stream.write_all(&[0x40, 2, high, low])?;
+                }
+                continue;
+            }
+            packet => packet?,
+        };
+        match packet {
             Packet::Publish(mut publish) => {
                 let alias = publish.properties.as_ref().and_then(|properties| properties.topic_alias);
                 match alias {
@@ -203,13 +221,17 @@ fn serve(mut wire: Wire, opening: Option<Vec<u8>>, script: Script, account: &Wat
                 let reply = account.update(|account| {
                     let reply = (script.reply)(account, &topic, &envelope);
                     match &reply {
-                        Reply::Say(code) if *code < 0x80 => account.taken.push((topic, envelope)),
-                        _ => account.refused += 1,
+                        Reply::Say(0x80..) | Reply::End(_) => account.refused += 1,
+                        Reply::Say(_) | Reply::Hold => account.taken.push((topic, envelope)),
+                    }
+                    if reply == Reply::Hold {
+                        account.most_held = account.most_held.max(held.len() + 1);
                     }
                     reply
                 });
                 let [high, low] = publish.pkid.to_be_bytes();
                 match reply {
+                    Reply::Hold => held.push([high, low]),
                     Reply::Say(code) => wire.stream.write_all(&[0x40, 3, high, low, code])?,
                     Reply::End(bytes) => return wire.stream.write_all(&bytes),
                 }

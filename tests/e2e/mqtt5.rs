@@ -114,6 +114,19 @@ fn a_retained_message_that_is_refused_never_stops_the_records() {
 }
 
 #[test]
+fn no_more_is_ever_under_way_than_the_broker_takes_at_a_time() {
+    // CONNACK with a receive maximum of 3. It acknowledges when nothing more comes, so all that may come does.
+    let broker =
+        Broker::start(Script { opening: |_| Some(vec![0x20, 6, 0, 0, 3, 0x21, 0, 3]), reply: |_, _, _| Reply::Hold });
+    let sidecar = start(&broker);
+    let sent = texts(20);
+    sidecar.publish_lines("orders", &sent);
+    broker.expect("every record", LONG, |account| account.texts(ORDERS).len() == sent.len());
+    sidecar.expect_drained(STREAM);
+    assert_eq!(broker.read(|account| (account.most_held, account.connections)), (3, 1));
+}
+
+#[test]
 fn a_broker_that_speaks_another_version_never_goes_without_advice() {
     let old = Broker::start(Script { opening: |_| Some(vec![0x20, 2, 0, 1]), reply: take });
     expect_reason(&start(&old), "it does not speak MQTT 5; set mqtt.version = \"3.1.1\"");

@@ -6,9 +6,13 @@ use crate::common::mosquitto::Mosquitto;
 use crate::common::relay::Relay;
 use crate::common::sidecar::{Home, STREAM, Sidecar};
 use crate::common::subscriber::Subscriber;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A broker with a listener for TLS beside the plain one.
 struct Broker {
@@ -167,4 +171,38 @@ fn a_broker_behind_another_name_is_never_trusted_without_being_told_so() {
     let mqtt = format!("ca_file = {:?}\nserver_name = \"other.example\"", authority.own);
     let sidecar = Sidecar::start(broker.home(mqtt));
     expect_reason(&sidecar, "is not for other.example, but for");
+}
+
+/// Who shares a port with others: shakes hands with the first client, and says what protocol and what host it was asked for.
+fn asked_for(listener: &TcpListener, Identity { cert, key }: &Identity) -> (Option<Vec<u8>>, Option<String>) {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chain = CertificateDer::pem_file_iter(cert).unwrap().map(Result::unwrap).collect();
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap());
+    let mut config = config.unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"mqtt".to_vec()];
+    let mut tls = ServerConnection::new(Arc::new(config)).unwrap();
+    let (mut client, _) = listener.accept().unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    while tls.is_handshaking() {
+        tls.complete_io(&mut client).unwrap();
+    }
+    (tls.alpn_protocol().map(<[u8]>::to_vec), tls.server_name().map(str::to_owned))
+}
+
+#[test]
+fn a_port_that_others_share_is_never_entered_without_saying_mqtt() {
+    let authority = Authority::new();
+    let identity = authority.issue("localhost", NOW);
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let start = |more: &str| {
+        let mut home = Home::new([format!("mqtts://localhost:{}", listener.local_addr().unwrap().port())]);
+        home.mqtt = format!("ca_file = {:?}\n{more}", authority.own);
+        Sidecar::start(home)
+    };
+    let sidecar = start("alpn = [\"x-other\", \"mqtt\"]");
+    assert_eq!(asked_for(&listener, &identity), (Some(b"mqtt".to_vec()), Some("localhost".to_owned())));
+    drop(sidecar);
+    let _sidecar = start("");
+    assert_eq!(asked_for(&listener, &identity).0, None, "nobody has asked for it");
 }
