@@ -223,3 +223,38 @@ fn liveness(mut link: watch::Receiver<LinkStatus>, mut app: watch::Receiver<AppS
     });
     Liveness::new(told)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::{AppState, HeartbeatState};
+
+    #[tokio::test]
+    async fn outputs_never_go_on_when_those_are_lost_who_could_have_switched_them() {
+        let (tell_link, link) = watch::channel(LinkStatus::default());
+        let (tell_app, app) = watch::channel(AppStatus::default());
+        let mut liveness = liveness(link, app);
+        assert_eq!(liveness.missing(), Some(Missing::Link), "there is none yet");
+        let mut after = async |state, app_state, heartbeat| {
+            tell_link.send_modify(|link| link.state = state);
+            tell_app.send_modify(|app| (app.state, app.heartbeat.state) = (app_state, heartbeat));
+            liveness.changed().await;
+            liveness.missing()
+        };
+        use HeartbeatState::{Alive, Lost, Off};
+        use LinkState::{Connected, Connecting, Disconnected, Draining};
+        assert_eq!(after(Connected, AppState::Running, Alive).await, None);
+        assert_eq!(after(Connected, AppState::Running, Lost).await, Some(Missing::App), "it hangs");
+        assert_eq!(after(Draining, AppState::Unknown, Off).await, None, "that nobody knows is not enough");
+        for state in [AppState::Restarting, AppState::Stopped, AppState::Failed] {
+            assert_eq!(after(Connected, state, Off).await, Some(Missing::App), "{state:?}");
+            assert_eq!(after(Connected, AppState::Running, Off).await, None);
+        }
+        for state in [Connecting, Disconnected] {
+            assert_eq!(after(state, AppState::Running, Off).await, Some(Missing::Link), "{state:?}");
+            assert_eq!(after(Connected, AppState::Running, Off).await, None);
+        }
+        assert_eq!(after(Disconnected, AppState::Failed, Off).await, Some(Missing::App));
+        assert_eq!(after(Disconnected, AppState::Running, Off).await, Some(Missing::Link), "one of them is back");
+    }
+}

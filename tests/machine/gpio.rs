@@ -223,6 +223,74 @@ fn a_stop_never_leaves_an_output_unsafe() {
     assert_eq!(gateway.machine.levels(6), held, "held as it was");
 }
 
+/// Waits until the valve has its safe value, for this reason, and no other pin has moved.
+fn expect_safe(gateway: &Gateway, before: &[bool]) {
+    gateway.expect_status("the safe value", |status| status["devices"]["valve"]["gpio"]["value"] == false);
+    assert_eq!(gateway.machine.levels(5), [before, &[false]].concat(), "one edge, to the safe value");
+    assert_eq!(gateway.machine.levels(6).last(), Some(&true), "it has no safe value");
+    gateway.subscriber.expect("the reason", SOON, |inbox| {
+        let last = inbox.on("p/device/valve/data").last();
+        last.is_some_and(|arrival| arrival.envelope["data"] == json!({"value": false, "cause": "safe"}))
+    });
+}
+
+/// Switches a valve with a safe value and a lamp without one on. Returns all levels that the valve had.
+fn switch_on(gateway: &Gateway) -> Vec<bool> {
+    for (name, pin) in [("valve", 5), ("lamp", 6)] {
+        gateway.expect_device(name, "online");
+        gateway.command(name, "on");
+        assert_eq!(gateway.machine.levels(pin).last(), Some(&true), "{name} is switched on");
+    }
+    gateway.machine.levels(5)
+}
+
+fn valve_and_lamp() -> String {
+    // Held over a stop, so that none can be the reason.
+    output("valve", 5, "safe = false\nsafe_after = \"1s\"\nhold = true") + &output("lamp", 6, "")
+}
+
+#[test]
+fn an_application_that_hangs_never_leaves_an_output_unsafe() {
+    let Some(gateway) = Gateway::install() else { return };
+    // A heartbeat takes seconds on an emulated machine that waits for its turn beside other tests.
+    let app = "[app]\nunit = \"gateway.service\"\nheartbeat_timeout = \"20s\"\n";
+    gateway.configure("sync = \"1s\"", &(valve_and_lamp() + app));
+    gateway.start();
+    // It beats until it is stopped, or pillion is.
+    let beat = "curl -sS --fail -X POST --unix-socket /run/pillion/gateway/pillion.sock http://localhost/v1/heartbeat";
+    let beats = format!("systemd-run --quiet --collect --unit=beats sh -c 'while {beat}; do sleep 1; done'");
+    let heart = |status: &Value| status["app"]["heartbeat"]["state"].clone();
+    gateway.machine.shell(&beats);
+    gateway.expect_status("heartbeats", |status| heart(status) == "alive");
+    let before = switch_on(&gateway);
+    gateway.machine.shell("systemctl stop beats");
+    expect_safe(&gateway, &before);
+    let status = gateway.status();
+    assert_eq!((heart(&status), &status["link"]["connects"]), (json!("lost"), &json!(1)), "{status:#}");
+    // And back again.
+    gateway.machine.shell(&beats);
+    gateway.expect_status("heartbeats", |status| heart(status) == "alive");
+    switch_on(&gateway);
+    gateway.machine.shell("systemctl stop beats");
+    assert_eq!(gateway.property("NRestarts"), "0");
+}
+
+#[test]
+fn a_broker_that_is_out_of_reach_never_leaves_an_output_unsafe() {
+    let Some(gateway) = Gateway::install() else { return };
+    gateway.configure("sync = \"1s\"", &valve_and_lamp());
+    gateway.start();
+    for _ in 0..2 {
+        let before = switch_on(&gateway);
+        gateway.relay.cut();
+        gateway.expect_status("the loss", |status| status["link"]["state"] != "connected");
+        gateway.expect_status("the safe value", |status| status["devices"]["valve"]["gpio"]["value"] == false);
+        gateway.relay.open();
+        expect_safe(&gateway, &before);
+        gateway.expect_status("the link", |status| status["link"]["state"] == "connected");
+    }
+}
+
 #[test]
 fn a_line_that_another_holds_is_never_called_missing_or_driven() {
     let Some(gateway) = Gateway::install() else { return };
