@@ -13,6 +13,10 @@ fn an_application_that_starts_or_stops_is_never_left_alone() {
     // systemd stops the bound one first.
     assert_eq!(gateway.container.property(SIDECAR, "ActiveState"), "inactive");
     assert_eq!(gateway.container.property(SIDECAR, "Result"), "success");
+    // systemd forgets units that are at rest, and their times; the journal does not.
+    let journal = gateway.container.shell(&format!("journalctl --unit={SIDECAR} --unit={APP} --output=cat"));
+    let place = |text: &str| journal.find(text).unwrap_or_else(|| panic!("no {text:?} in {journal}"));
+    assert!(place("Stopped pillion@gateway") < place("Stopping gateway"), "{journal}");
     let farewell = gateway.subscriber.expect_latest("p/status", |status| status["state"] == "offline").json();
     assert_eq!(farewell["reason"], "stopped", "{farewell}");
     // Nor were its own children taken from it meanwhile.
@@ -71,11 +75,15 @@ fn a_killed_sidecar_never_touches_the_application_nor_stays_away() {
     }
     assert_eq!(gateway.container.property(SIDECAR, "NRestarts"), "1");
     assert_eq!(gateway.main_pid(APP), app);
+    // However often that happens; and one that hangs is killed.
+    let properties = ["StartLimitIntervalUSec", "WatchdogUSec"].map(|name| gateway.container.property(SIDECAR, name));
+    assert_eq!(properties, ["0", "1min"]);
 }
 
 #[test]
 fn a_sidecar_that_hangs_never_stays_so_and_never_loses_a_record() {
     let Some(gateway) = Gateway::boot() else { return };
+    // The unit's own is too long for a test.
     gateway.drop_in("WatchdogSec=2s");
     gateway.start();
     // Nothing is acknowledged any more, so all of it is in the spool when it hangs.
