@@ -76,10 +76,11 @@ pub fn nothing_is_ever_lost_over_a_restart_of(mut broker: Broker) {
             // It has kept the sidecar's session, which gets this when it comes back.
             command(&mut Operator::at(broker.address), "meanwhile");
         }
+        let tries = relay.tries();
         relay.open();
-        let opened = Instant::now();
+        // How long a broker takes that has just started, on a busy machine, is its own business.
+        relay.expect_tries(tries + 1, BACK_BY);
         expect_link(sidecar, "connected", |state| state == "connected");
-        assert!(opened.elapsed() < BACK_BY, "it came back after {:?}", opened.elapsed());
         note("the sidecar is back");
     });
     expect_all(&consumer, &sidecar, &texts);
@@ -168,7 +169,8 @@ pub fn delivered(status: &Value) -> usize {
 }
 
 fn command(operator: &mut Operator, id: &str) {
-    let text = json!({ "id": id, "data": format!("SET {id}"), "ttl": "120s" }).to_string();
+    // Longer than a broker takes to start on a busy machine.
+    let text = json!({ "id": id, "data": format!("SET {id}"), "ttl": "1h" }).to_string();
     operator.publish("p/device/meter/set", text, false);
 }
 

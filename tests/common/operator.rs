@@ -3,7 +3,7 @@
 use super::wire::Wire;
 use rumqttc::QoS;
 use rumqttc::mqttbytes::v4::{Connect, Packet, Publish};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 /// A client of the broker that only publishes.
 pub struct Operator {
@@ -14,9 +14,7 @@ pub struct Operator {
 impl Operator {
     /// Connects.
     pub fn at(broker: SocketAddr) -> Self {
-        let mut wire = Wire::new(TcpStream::connect(broker).unwrap()).unwrap();
-        wire.write(&Packet::Connect(Connect::new(format!("operator-{}", fastrand::u64(..))))).unwrap();
-        assert!(matches!(wire.read().unwrap(), Some(Packet::ConnAck(_))));
+        let wire = Wire::connect(broker, &Connect::new(format!("operator-{}", fastrand::u64(..))));
         Operator { wire, next: 0 }
     }
 

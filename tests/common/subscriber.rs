@@ -159,7 +159,6 @@ impl Subscriber {
     /// Connects, or connects again; returns once the broker has confirmed the subscription.
     pub fn connect(&mut self, broker: SocketAddr) {
         self.hang_up();
-        let mut wire = Wire::new(TcpStream::connect(broker).unwrap()).unwrap();
         let mut connect = Connect::new(format!("subscriber-{}", fastrand::u64(..)));
         // Some brokers refuse to wait for ever.
         connect.keep_alive = 3600;
@@ -167,7 +166,7 @@ impl Subscriber {
             (connect.client_id, connect.clean_session) = (id.clone(), false);
         }
         let subscribe = Packet::Subscribe(Subscribe { pkid: 1, ..Subscribe::new(self.filter, QoS::AtLeastOnce) });
-        wire.write(&Packet::Connect(connect)).unwrap();
+        let mut wire = Wire::connect(broker, &connect);
         wire.write(&subscribe).unwrap();
         self.inbox.update(|inbox| (inbox.subscribed, inbox.ended) = (false, false));
         let socket = wire.socket().unwrap();

@@ -1,11 +1,12 @@
 //! MQTT 3.1.1 packets over a blocking socket, for both ends of a connection.
 
+use super::SOON;
 use bytes::BytesMut;
 use rumqttc::mqttbytes::Error as Incomplete;
-use rumqttc::mqttbytes::v4::Packet;
+use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, Packet};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 /// Larger than any packet of a test.
 const MAX_PACKET: usize = 8 << 20;
@@ -22,6 +23,26 @@ impl Wire {
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Wire { stream, unread: BytesMut::new() })
+    }
+
+    /// Connects to a broker as this client. One that has just started may turn clients away for a while, and nothing tells of
+    /// the end of it, so this asks again and again.
+    pub fn connect(broker: SocketAddr, client: &Connect) -> Self {
+        let hello = Packet::Connect(client.clone());
+        let deadline = Instant::now() + SOON;
+        loop {
+            let mut wire = TcpStream::connect(broker).and_then(Wire::new).unwrap();
+            wire.patience(Some(SOON)).unwrap();
+            let answer = wire.write(&hello).and_then(|()| wire.read());
+            match answer {
+                Ok(Some(Packet::ConnAck(ack))) if ack.code == ConnectReturnCode::Success => {
+                    wire.patience(None).unwrap();
+                    return wire;
+                }
+                _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+                answer => panic!("{broker} does not let {} in: {answer:?}", client.client_id),
+            }
+        }
     }
 
     /// A second handle of the same socket, to write to it or to shut it from another thread.
