@@ -38,7 +38,7 @@ fn home(world: &World) -> Home {
     let (check, target) = (home.path("bin/check"), home.path("etc/app.toml"));
     home.tables += &format!(
         "[app]\nunit = \"no-such-app.service\"\nlogs = false\n[[managed_file]]\nkey = \"app.toml\"\npath = {target:?}\n\
-         check = [{check:?}, \"{{file}}\"]\nhealthy_within = \"1s\"\nmode = \"0600\"\n"
+         check = [{check:?}, \"{{file}}\"]\nhealthy_within = \"3s\"\nmode = \"0600\"\n"
     );
     home
 }
