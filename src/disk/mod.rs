@@ -7,11 +7,16 @@ pub mod journal;
 #[cfg(test)]
 pub(crate) mod sim;
 
+use rustix::fs::{Advice, fadvise};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+/// Pages of the kernel's cache, in bytes; where they are larger, a little more of a file stays in it.
+const PAGE: u64 = 4096;
 
 /// A file of a store.
 pub trait LogFile: Send {
@@ -22,6 +27,9 @@ pub trait LogFile: Send {
     fn sync(&mut self) -> io::Result<()>;
     /// Reads up to `buffer.len()` bytes from `offset`; 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// The first `length` bytes are on the medium, and nobody reads them soon: a system that keeps a copy in memory need not. The
+    /// last page stays if it is not full, for whoever appends to it.
+    fn drop_cache(&self, _length: u64) {}
 }
 
 /// What a store needs of a file system.
@@ -115,6 +123,14 @@ impl LogFile for File {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, buffer, offset)
+    }
+
+    fn drop_cache(&self, length: u64) {
+        // Nothing would mean everything.
+        if let Some(whole_pages) = NonZeroU64::new(length - length % PAGE) {
+            // A hint: where it is not taken, the kernel lets go of them when others want the memory.
+            let _ = fadvise(self, 0, Some(whole_pages), Advice::DontNeed);
+        }
     }
 }
 

@@ -18,6 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// A power cut empties this folder.
 pub const TMPFS: &str = "/run";
 
+/// Of the kernel's cache, in bytes.
+const PAGE: usize = 4096;
+
 /// The calls of the trait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
@@ -57,6 +60,8 @@ struct Inode {
     durable: Vec<u8>,
     /// A range that a failed fsync dropped: never durable.
     dropped: Option<(usize, usize)>,
+    /// The pages that the kernel's cache has.
+    cached: BTreeSet<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -102,6 +107,7 @@ struct State {
     calls_left: Option<usize>,
     dead: bool,
     resynced: bool,
+    hurried: bool,
     /// Bytes in files that the disk has room for.
     capacity: Option<usize>,
 }
@@ -224,6 +230,18 @@ impl SimFs {
         self.state().resynced
     }
 
+    /// Whether the kernel was asked to drop from its cache what was not on the medium: it would write that at once.
+    pub fn hurried(&self) -> bool {
+        self.state().hurried
+    }
+
+    /// Bytes of files on the disk that the kernel has in its cache.
+    pub fn cached(&self) -> usize {
+        let state = self.state();
+        let on_disk = state.entries.iter().filter(|(path, _)| !path.starts_with(TMPFS));
+        on_disk.map(|(_, inode)| state.inodes[inode].cached.len() * PAGE).sum()
+    }
+
     /// Paths of all files, in order.
     pub fn files(&self) -> Vec<PathBuf> {
         self.state().entries.keys().cloned().collect()
@@ -241,7 +259,7 @@ impl SimFs {
         let mut state = self.state();
         state.next_inode += 1;
         let number = state.next_inode;
-        state.inodes.insert(number, Inode { bytes: bytes.to_vec(), durable: bytes.to_vec(), dropped: None });
+        state.inodes.insert(number, Inode { bytes: bytes.to_vec(), durable: bytes.to_vec(), ..Inode::default() });
         state.entries.insert(path.to_owned(), number);
         state.durable_entries.insert(path.to_owned(), number);
     }
@@ -262,6 +280,10 @@ impl SimFs {
 }
 
 impl Inode {
+    fn cache(&mut self, start: usize, count: usize) {
+        self.cached.extend(start / PAGE..(start + count).div_ceil(PAGE));
+    }
+
     fn cut(&mut self, rng: &mut fastrand::Rng) {
         if let Some((from, to)) = self.dropped.take() {
             let to = to.min(self.bytes.len());
@@ -285,6 +307,7 @@ impl Inode {
         };
         self.bytes.clone_from(&kept);
         self.durable = kept;
+        self.cached.clear();
     }
 }
 
@@ -309,7 +332,10 @@ impl LogFile for SimFile {
             Err(_) if was_dead => &[],
             Err(_) => &bytes[..bytes.len() / 2],
         };
-        state.inode(self.inode).bytes.extend_from_slice(part);
+        let inode = state.inode(self.inode);
+        let start = inode.bytes.len();
+        inode.bytes.extend_from_slice(part);
+        inode.cache(start, part.len());
         done
     }
 
@@ -331,11 +357,22 @@ impl LogFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.fs.state();
         state.call(Call::Read, &self.path)?;
-        let bytes = &state.inode(self.inode).bytes;
-        let rest = bytes.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let inode = state.inode(self.inode);
+        let start = usize::try_from(offset).unwrap();
+        let rest = inode.bytes.get(start..).unwrap_or_default();
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
+        inode.cache(start, count);
         Ok(count)
+    }
+
+    fn drop_cache(&self, length: u64) {
+        let mut state = self.fs.state();
+        let inode = state.inode(self.inode);
+        let length = usize::try_from(length).unwrap();
+        let is_hurried = length > inode.durable.len();
+        inode.cached.retain(|page| (page + 1) * PAGE > length);
+        state.hurried |= is_hurried;
     }
 }
 
@@ -372,6 +409,7 @@ impl FileSystem for SimFs {
                 let inode = state.inode(number);
                 inode.bytes.clear();
                 inode.dropped = None;
+                inode.cached.clear();
                 number
             }
             Err(_) => {

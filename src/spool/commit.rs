@@ -5,7 +5,7 @@
 //! segment for the records to come.
 
 use super::ledger::Fate;
-use super::log::{Active, Created, Log, Pending, Segment, made_at};
+use super::log::{Active, CACHED_BYTES, Created, Log, Pending, Segment, made_at};
 use super::segment::{Base, Header, encode_entry};
 use super::upkeep::LEASE;
 use crate::config::WhenFull;
@@ -214,7 +214,7 @@ impl Log {
         })?;
         let bytes = u64::try_from(header.len()).unwrap_or(0);
         let segment = Segment { first, bytes, created: Created::from_header(created_ms) };
-        Ok(Active { segment, base, file, next: first, unsynced: true })
+        Ok(Active { segment, base, file, next: first, unsynced: true, dropped_to: 0 })
     }
 
     /// Refuses to write into a folder that may hold records of an earlier run: a new checkpoint would disown them.
@@ -240,6 +240,9 @@ impl Log {
         {
             active.file.sync()?;
             active.unsynced = false;
+            if active.segment.bytes >= active.dropped_to.saturating_add(CACHED_BYTES) {
+                active.drop_cache();
+            }
             for _ in 0..self.written {
                 self.pop_pending();
             }
@@ -252,7 +255,8 @@ impl Log {
         if !self.active_is_done() {
             self.sync_active()?;
         }
-        if let Some(active) = self.active.take() {
+        if let Some(mut active) = self.active.take() {
+            active.drop_cache();
             self.segments.push_back(active.segment);
         }
         Ok(())

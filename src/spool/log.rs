@@ -31,6 +31,9 @@ use std::sync::Arc;
 /// Memory that pending records may take, in bytes per stream. More than this is committed at once, or dropped by the
 /// stream's rule while the disk fails.
 pub(super) const PENDING_BYTES: usize = 256 * 1024;
+/// Bytes that are on flash, or were read from there, and that the kernel keeps in its cache nevertheless: per stream and per
+/// file. Less would take more system calls.
+pub(super) const CACHED_BYTES: u64 = 128 * 1024;
 /// What a file costs on disk at least: a block.
 const BLOCK: u64 = 4096;
 /// What an entry's body holds besides topic and data, in bytes: numbers of at most ten bytes each.
@@ -77,6 +80,19 @@ pub(super) struct Active {
     /// Sequence number that the next entry must have: entries of a segment have no gaps.
     pub next: u64,
     pub unsynced: bool,
+    /// The kernel was told that it need not keep the bytes before this one in its cache.
+    pub dropped_to: u64,
+}
+
+impl Active {
+    /// What flash has is read back from there, if at all: in the kernel's cache it would count as memory of ours. What flash does
+    /// not have would be written for it.
+    pub(super) fn drop_cache(&mut self) {
+        if !self.unsynced {
+            self.file.drop_cache(self.segment.bytes);
+            self.dropped_to = self.segment.bytes;
+        }
+    }
 }
 
 pub(super) struct Pending {

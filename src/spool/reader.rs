@@ -1,6 +1,7 @@
 //! Reads a segment from front to back, past damage.
 
 use super::fs::LogFile;
+use super::log::CACHED_BYTES;
 use super::segment::{COMMON_LEN, Entries, HEADER_LEN, Header, HeaderError, MAX_BODY, Step, resync, step};
 use crate::record::Sequenced;
 use std::io;
@@ -42,6 +43,8 @@ pub struct SegmentReader {
     parsed: usize,
     /// Offset in the file of the end of `buffer`.
     offset: u64,
+    /// The kernel was told that it need not keep the bytes before this one in its cache.
+    dropped_to: u64,
 }
 
 impl SegmentReader {
@@ -57,6 +60,7 @@ impl SegmentReader {
             buffer: Vec::new(),
             parsed: 0,
             offset: 0,
+            dropped_to: 0,
         };
         reader.fill(HEADER_LEN)?;
         reader.header = Header::decode(&reader.buffer);
@@ -148,6 +152,10 @@ impl SegmentReader {
             let count = self.file.read_at(target, self.offset).inspect_err(|_| self.buffer.truncate(have))?;
             self.buffer.truncate(have + count);
             self.offset += u64::try_from(count).unwrap_or(0);
+            if self.offset >= self.dropped_to.saturating_add(CACHED_BYTES) {
+                self.file.drop_cache(self.offset);
+                self.dropped_to = self.offset;
+            }
             if count == 0 {
                 break;
             }

@@ -1,6 +1,7 @@
 //! Quotas, ages, priorities.
 
 use super::*;
+use crate::spool::log::CACHED_BYTES;
 
 fn small(sync: Sync, when_full: WhenFull) -> Rig {
     let mut options = options(sync);
@@ -229,4 +230,29 @@ fn a_new_priority_never_changes_the_order_within_a_stream() {
     let all: Vec<(StreamId, u64)> = rig.read_all().into_iter().map(|(stream, record)| (stream, record.seq)).collect();
     assert_eq!(all[0], (L, 1));
     assert_eq!(all[1..], (1..=8).map(|number| (T, number)).collect::<Vec<_>>());
+}
+
+/// What the kernel has in its cache of our files counts as our memory.
+#[test]
+fn a_backlog_never_stays_in_the_kernels_cache() {
+    for sync in [Sync::Always, WINDOW] {
+        let mut rig = Rig::with(Options { segment_bytes: 1 << 20, ..tiered(sync) });
+        let most = 2 * usize::try_from(CACHED_BYTES).unwrap() + (64 << 10);
+        let record = "x".repeat(10_000);
+        for _ in 0..400 {
+            rig.append_to(T, &[&record]).unwrap();
+            rig.spool.harden(T, Durability::Window, rig.now).unwrap();
+            rig.tick_after(100);
+            assert!(rig.fs.cached() <= most, "{} bytes while it is written", rig.fs.cached());
+        }
+        rig.settle_down();
+        assert!(rig.status(T).bytes > 3 << 20);
+        while let Some((stream, records, _)) = rig.spool.read(50_000, rig.now) {
+            assert!(rig.fs.cached() <= most, "{} bytes while it is read", rig.fs.cached());
+            rig.spool.acknowledge(stream, records.last().unwrap().seq, rig.now);
+            rig.tick_after(100);
+        }
+        assert_eq!(rig.status(T).waiting, 0);
+        assert!(!rig.fs.hurried(), "nothing is written to flash for it");
+    }
 }
