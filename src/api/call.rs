@@ -18,7 +18,10 @@ use tokio::time::timeout;
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 /// Large bodies in memory at once; with their limit of 1 MiB (or `max_payload`) this bounds what clients can make us hold.
-const LARGE_BODIES: usize = 4;
+const LARGE_BODIES: usize = 2;
+
+/// Of those, so many are records at a time on their way into the spool, which takes twice as much memory as the body.
+const LARGE_SUBMISSIONS: usize = 1;
 
 /// Bodies at a time that are taken in while they come: each makes us hold two submissions (see `upload`) and a line.
 const UPLOADS: usize = 8;
@@ -27,6 +30,7 @@ const UPLOADS: usize = 8;
 pub(super) struct Shared {
     pub(super) api: Api,
     pub(super) large_bodies: Semaphore,
+    pub(super) large_submissions: Semaphore,
     pub(super) uploads: Semaphore,
     /// Places for answers without an end.
     pub(super) streams: Arc<Semaphore>,
@@ -39,8 +43,9 @@ impl Shared {
     pub(super) fn new(api: Api, stop: watch::Receiver<bool>) -> Self {
         let streams = Arc::new(Semaphore::new(MAX_STREAMS));
         let (large_bodies, uploads) = (Semaphore::new(LARGE_BODIES), Semaphore::new(UPLOADS));
+        let large_submissions = Semaphore::new(LARGE_SUBMISSIONS);
         let counts = Counts::new(api.counts.clone());
-        Shared { api, counts, large_bodies, uploads, streams, stop }
+        Shared { api, counts, large_bodies, large_submissions, uploads, streams, stop }
     }
 }
 

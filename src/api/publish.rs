@@ -75,18 +75,23 @@ async fn take_in(shared: &Shared, call: Call, target: Result<Target, Error>) -> 
         let record = of_body(&body, &target, &shared.api)?;
         return submit(shared, &target, vec![record]).await;
     }
-    let (source, _place) = match timeout(BODY_TIME, lines(shared, body)).await {
+    let (source, place) = match timeout(BODY_TIME, lines(shared, body)).await {
         Ok(begun) => begun?,
         Err(_) => return Err(Error::TooSlow),
     };
     phases.enter(Phase::Request);
-    if source.body.is_none()
-        && let Some(records) = records_of(&source.begun, &target, shared)?
-    {
-        drop(source);
-        return submit(shared, &target, records).await;
+    if source.body.is_none() {
+        // Until the answer is known: so long the records are in memory.
+        let _turn = match &place {
+            Some(_) => Some(place_for(&shared.large_submissions).await?),
+            None => None,
+        };
+        if let Some(records) = records_of(&source.begun, &target, shared)? {
+            drop(source);
+            return submit(shared, &target, records).await;
+        }
     }
-    let _place = place_for(&shared.uploads).await?;
+    let _upload = place_for(&shared.uploads).await?;
     phases.enter(Phase::Upload);
     let published = upload::take_in(shared, &target, source, &phases).await;
     phases.enter(Phase::Request);

@@ -31,6 +31,8 @@ use std::sync::Arc;
 /// Memory that pending records may take, in bytes per stream. More than this is committed at once, or dropped by the
 /// stream's rule while the disk fails.
 pub(super) const PENDING_BYTES: usize = 256 * 1024;
+/// What the containers of a record add to it, in bytes.
+pub(super) const LEAST_COST: usize = 96;
 /// Bytes that are on flash, or were read from there, and that the kernel keeps in its cache nevertheless: per stream and per
 /// file. Less would take more system calls.
 pub(super) const CACHED_BYTES: u64 = 128 * 1024;
@@ -155,7 +157,7 @@ pub struct Log {
 
 /// What a record costs in memory, in bytes: its own and what the containers add.
 pub(super) fn cost(record: &Record) -> usize {
-    record.data.len() + record.topic.len() + 96
+    record.data.len() + record.topic.len() + LEAST_COST
 }
 
 /// When a record was made, if its clock was to be trusted then.
@@ -251,6 +253,10 @@ impl Log {
         let front = self.pending.pop_front()?;
         self.pending_bytes = self.pending_bytes.saturating_sub(cost(&front.record.record));
         self.written = self.written.saturating_sub(1);
+        if self.pending.is_empty() {
+            // One submission may have taken more than is allowed else.
+            self.pending.shrink_to(PENDING_BYTES / LEAST_COST);
+        }
         Some(front)
     }
 

@@ -27,8 +27,8 @@ pub const CREDIT: usize = 256 * 1024;
 const BATCH: usize = 32 * 1024;
 /// Requests that wait for the thread before senders wait themselves.
 const REQUESTS: usize = 64;
-/// Pushes under way at the most: every record costs 96 bytes at least.
-const BATCHES: usize = CREDIT / 96 + 2;
+/// Pushes under way at the most.
+const BATCHES: usize = CREDIT / super::log::LEAST_COST + 2;
 
 /// What the flows ask of the thread.
 enum Request {

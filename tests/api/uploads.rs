@@ -163,3 +163,26 @@ fn large_bodies_never_starve_each_other() {
     });
     assert_eq!(sidecar.accepted().len(), 4000);
 }
+
+#[test]
+fn the_records_of_two_large_bodies_are_never_held_at_once() {
+    let (_dir, sidecar) = sidecar();
+    let body = format!("\"{}\"\n", "x".repeat(3900)).repeat(200);
+    let (to, from) = mpsc::channel();
+    sidecar.plan(Plan::Hand(to));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| sidecar.post("topic=t", NDJSON, body.as_bytes()));
+        let held = from.recv_timeout(DEADLINE).unwrap();
+        let mut second = sidecar.connect();
+        let length = body.len();
+        let head = format!(
+            "POST /v1/publish?topic=t HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{NDJSON}content-length: {length}\r\n\r\n"
+        );
+        second.write_all(&[head.as_bytes(), body.as_bytes()].concat()).unwrap();
+        assert_eq!(sidecar.post("topic=t", NDJSON, b"1\n").code, 200, "a small one needs no turn");
+        assert_eq!(sidecar.accepted().len(), 1);
+        held.reply.unwrap().send(Ok(Accepted { first: 1, last: 200 })).unwrap();
+        assert_eq!((first.join().unwrap().code, Reply::of(&rest_of(second)).code), (200, 200));
+        assert_eq!(sidecar.accepted().len(), 201);
+    });
+}
