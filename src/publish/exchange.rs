@@ -249,6 +249,10 @@ impl Publisher {
             let report = Instant::now() + REPORT_EVERY;
             self.timers.report = self.timers.report.min(report);
         }
+        if self.window.in_flight() == 0 {
+            // Nobody is woken to look after nothing.
+            self.timers.ack_check = Instant::now() + NEVER;
+        }
         let in_flight = u64::try_from(self.window.in_flight()).unwrap_or(u64::MAX);
         let window = u64::from(self.congestion.size());
         self.count(|status| {
