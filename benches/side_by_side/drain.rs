@@ -73,6 +73,7 @@ struct Results {
     rate: Rounds,
     cpu_s: Rounds,
     peak_mib: Rounds,
+    anonymous_mib: Rounds,
 }
 
 impl Results {
@@ -81,6 +82,7 @@ impl Results {
         self.rate.add(rate(records, time));
         self.cpu_s.add(gauges::cpu(process)?.as_secs_f64() * 100_000.0 / records as f64);
         self.peak_mib.add(gauges::peak_rss(process)? as f64 / f64::from(1 << 20));
+        self.anonymous_mib.add(gauges::anonymous(process)? as f64 / f64::from(1 << 20));
         Ok(())
     }
 }
@@ -93,7 +95,9 @@ fn compare(pillion: &Results, bare: &Results, verdict: &mut Verdict) {
     verdict.line("CPU for 100,000 records with the start, pillion", &pillion.cpu_s, Unit::Seconds);
     verdict.line("CPU for 100,000 records with the start, (a)", &bare.cpu_s, Unit::Seconds);
     verdict.target("peak RSS, pillion", &pillion.peak_mib, Unit::Mebibytes, Target::NeverOver(8.0));
+    verdict.line("of it without program and libraries, at the end, pillion", &pillion.anonymous_mib, Unit::Mebibytes);
     verdict.line("peak RSS, (a)", &bare.peak_mib, Unit::Mebibytes);
+    verdict.line("of it without program and libraries, at the end, (a)", &bare.anonymous_mib, Unit::Mebibytes);
 }
 
 impl Drain<'_> {

@@ -20,6 +20,11 @@ pub fn rss(process: u32) -> Result<u64> {
     Ok(field(&format!("/proc/{process}/status"), "VmRSS:")? * 1024)
 }
 
+/// Of its resident memory what belongs to no file, and so to nobody else, in bytes.
+pub fn anonymous(process: u32) -> Result<u64> {
+    Ok(field(&format!("/proc/{process}/status"), "RssAnon:")? * 1024)
+}
+
 /// The most resident memory that it ever had, in bytes.
 pub fn peak_rss(process: u32) -> Result<u64> {
     Ok(field(&format!("/proc/{process}/status"), "VmHWM:")? * 1024)
