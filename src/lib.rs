@@ -21,7 +21,7 @@
 //! | 4 | [`apply`] | another process: writes the managed files, as root |
 //! | 3 | [`ingest`] · [`publish`] · [`listen`] · [`dispatch`] · [`inbox`] · [`settings`] · [`neighbours`] · [`logs`] · [`accompany`] · [`health`] | the flows; they never import each other and meet in bounded channels of floor-0 types |
 //! | 2 | [`device`] · [`spool`] · [`mqtt`] · [`app`] · [`host`] · [`api`] | one room per thing in the world: devices, disk, broker, application, machine, local clients |
-//! | 1 | [`frame`] · [`inflight`] · [`backoff`] · [`budget`] · [`congestion`] · [`pace`] · [`threshold`] · [`homeassistant`] · [`sparkplug`] · [`disk`] | pure state machines: no I/O, no clock of their own; and the file system as a trait |
+//! | 1 | [`frame`] · [`inflight`] · [`backoff`] · [`budget`] · [`congestion`] · [`pace`] · [`outage`] · [`threshold`] · [`homeassistant`] · [`sparkplug`] · [`disk`] | pure state machines: no I/O, no clock of their own; and the file system as a trait |
 //! | 0 | [`record`] · [`command`] · [`inbound`] · [`network`] · [`outcome`] · [`stats`] · [`pulse`] · [`logline`] · [`config`] · [`roster`] | the vocabulary |
 //!
 //! What is held in memory at the most, whatever the backlog (each number stands where its buffer is):
@@ -68,6 +68,7 @@ pub mod disk;
 pub mod frame;
 pub mod homeassistant;
 pub mod inflight;
+pub mod outage;
 pub mod pace;
 pub mod sparkplug;
 pub mod threshold;

@@ -39,6 +39,7 @@ use crate::inbound::{Delivered, Settings};
 use crate::mqtt::dial::{Dialer, News};
 use crate::mqtt::{Connection, LinkError, Message, Purpose, Session};
 use crate::network::Network;
+use crate::outage::Outage;
 use crate::pulse::Pulse;
 use crate::record::{Clock, Durability, Encoding, Record, StreamId, Submission};
 use crate::sparkplug::Node;
@@ -165,6 +166,7 @@ pub struct Listener {
     alive: Alive,
     wiring: Wiring,
     dialer: Dialer,
+    outage: Outage,
     /// Connections in a row that ended in something unreadable.
     unreadable: u32,
     /// Sessions in a row that were given up, with no sound connection between.
@@ -189,8 +191,8 @@ impl Listener {
         let filters = Filters::new(&mqtt.topic_prefix, neighbours, &wiring.outlets.receivers()).with_node(node);
         let dialer = Dialer::new(&mqtt, wiring.clock, wiring.network.clone(), Some(wiring.link.clone()));
         let (unreadable, given_up, try_again) = (0, 0, None);
-        let ack_timeout = mqtt.ack_timeout;
-        Listener { session, ack_timeout, filters, alive, wiring, dialer, unreadable, given_up, try_again }
+        let (ack_timeout, outage) = (mqtt.ack_timeout, Outage::default());
+        Listener { session, ack_timeout, filters, alive, wiring, dialer, outage, unreadable, given_up, try_again }
     }
 
     /// Runs until `stop` is set.
@@ -200,9 +202,10 @@ impl Listener {
             let will = self.wiring.outlets.sparkplug.as_ref().map(|sparkplug| sparkplug.presence.will.clone());
             self.session.purpose = Purpose::Commands { clean, will };
             let Wiring { status, clock, pulse, stop, .. } = &mut self.wiring;
+            let outage = &mut self.outage;
             let tell = |server: &Server, _, news: News<'_>| match news {
                 News::Trying(_) => trying(status, server),
-                News::Failed(error) => failed(status, server, error.to_string(), clock().wall_ms),
+                News::Failed(error) => failed(status, outage, server, error.to_string(), clock().wall_ms),
             };
             let Some(connection) = self.dialer.dial(&mut self.session, pulse, stop, tell).await else { return };
             let lost = match clean {
@@ -226,7 +229,8 @@ impl Listener {
                 _ => self.dialer.lost(),
             }
             if let Some(server) = self.dialer.at().0 {
-                failed(&self.wiring.status, server, lost.to_string(), (self.wiring.clock)().wall_ms);
+                let now_ms = (self.wiring.clock)().wall_ms;
+                failed(&self.wiring.status, &mut self.outage, server, lost.to_string(), now_ms);
             }
             if let Lost::Link(LinkError::Redirected { to: Some(to), .. }) = lost {
                 self.dialer.redirected(to);
@@ -276,17 +280,19 @@ fn trying(status: &watch::Sender<SessionStatus>, server: &Server) {
 }
 
 /// A server could not be connected to, or not any more.
-fn failed(status: &watch::Sender<SessionStatus>, server: &Server, reason: String, now_ms: u64) {
+fn failed(status: &watch::Sender<SessionStatus>, outage: &mut Outage, server: &Server, reason: String, now_ms: u64) {
     status.send_if_modified(|status| {
         let lost = status.connects > 0 && status.reason.is_none();
         let changed = lost || status.reason.as_ref() != Some(&reason);
-        if changed {
-            let server = server.to_string();
+        let server = server.to_string();
+        if outage.is_news(lost, &format!("{server}: {reason}")) {
             tracing::warn!(server, reason, "not connected to {server} for commands: {reason}");
+        }
+        if changed {
             status.since_ms = now_ms;
         }
         status.state = LinkState::Disconnected;
-        status.server = Some(server.to_string());
+        status.server = Some(server);
         status.reason = Some(reason);
         changed
     });

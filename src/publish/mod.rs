@@ -43,6 +43,7 @@ use crate::inflight::{Sent, Window};
 use crate::mqtt::dial::{Dialer, News};
 use crate::mqtt::{About, Connection, LinkError, Message, Purpose, Session};
 use crate::network::Network;
+use crate::outage::Outage;
 use crate::pulse::Pulse;
 use crate::record::{Announcement, Clock, Retained};
 use crate::spool::Batch;
@@ -166,6 +167,7 @@ pub struct Publisher {
     stopped: String,
     wiring: Wiring,
     dialer: Dialer,
+    outage: Outage,
     window: Window,
     /// How much of the window the present link bears.
     congestion: Congestion,
@@ -223,6 +225,7 @@ impl Publisher {
             highest: vec![0; streams.len()],
             trim: vec![None; streams.len()],
             dialer: Dialer::new(&mqtt, wiring.clock, wiring.network.clone(), None),
+            outage: Outage::default(),
             mqtt,
             queue: Queue::new(&streams),
             deflater: Deflater::default(),
@@ -285,7 +288,7 @@ impl Publisher {
                 None => {
                     // Disconnected and Connecting: one server after the other, with pauses between the rounds.
                     let Wiring { status, clock, pulse, leave, sparkplug, .. } = &mut self.wiring;
-                    let now_ms = || clock().wall_ms;
+                    let (now_ms, outage) = (|| clock().wall_ms, &mut self.outage);
                     let tell = |server: &Server, place, news: News<'_>| match news {
                         News::Trying(session) => {
                             if let Some(sparkplug) = sparkplug {
@@ -293,7 +296,9 @@ impl Publisher {
                             }
                             shown::trying(status, server, place, now_ms());
                         }
-                        News::Failed(error) => shown::failed(status, server, place, &Failure::of_link(error), now_ms()),
+                        News::Failed(error) => {
+                            shown::failed(status, outage, (server, place), &Failure::of_link(error), now_ms());
+                        }
                     };
                     let dialled = self.dialer.dial(&mut self.session, pulse, leave, tell).await;
                     let Some(connection) = dialled else { return };

@@ -3,6 +3,7 @@
 use super::{Lost, Publisher};
 use crate::config::Server;
 use crate::mqtt::LinkError;
+use crate::outage::Outage;
 use crate::stats::{LinkState, LinkStatus, ServerState, ServerStatus};
 use tokio::sync::watch;
 
@@ -43,8 +44,8 @@ pub(super) fn trying(status: &watch::Sender<LinkStatus>, server: &Server, place:
 /// A server could not be connected to, or not any more.
 pub(super) fn failed(
     status: &watch::Sender<LinkStatus>,
-    server: &Server,
-    place: Option<usize>,
+    outage: &mut Outage,
+    (server, place): (&Server, Option<usize>),
     failure: &Failure,
     now_ms: u64,
 ) {
@@ -52,15 +53,15 @@ pub(super) fn failed(
     status.send_if_modified(|status| {
         let lost = matches!(status.state, LinkState::Connected | LinkState::Draining);
         let changed = lost || status.reason.as_ref() != Some(reason);
-        if changed {
-            let server = server.to_string();
+        let server = server.to_string();
+        if outage.is_news(lost, &format!("{server}: {reason}")) {
             tracing::warn!(server, reason, "not connected to {server}: {reason}");
         }
         if lost {
             status.since_ms = now_ms;
         }
         status.state = LinkState::Disconnected;
-        status.server = Some(server.to_string());
+        status.server = Some(server);
         status.reason = Some(reason.clone());
         status.in_flight = 0;
         status.ack_timeouts += u64::from(*timed_out);
@@ -174,10 +175,10 @@ impl Publisher {
         });
     }
 
-    pub(super) fn show_lost(&self, lost: &Lost) {
+    pub(super) fn show_lost(&mut self, lost: &Lost) {
         let now_ms = (self.wiring.clock)().wall_ms;
         if let (Some(server), place) = self.dialer.at() {
-            failed(&self.wiring.status, server, place, &Failure::of(lost), now_ms);
+            failed(&self.wiring.status, &mut self.outage, (server, place), &Failure::of(lost), now_ms);
         }
     }
 }

@@ -85,6 +85,29 @@ fn a_broker_that_refuses_never_gets_a_flood_and_is_asked_again() {
 }
 
 #[test]
+fn an_outage_never_floods_the_log() {
+    // Each fails for a reason of its own, time and again.
+    let closing = FakeBroker::start(Script { opening: |_, _| Opening::Close, ..Script::POLITE }, 0);
+    let refusing = FakeBroker::start(
+        Script { opening: |_, _| Opening::Refuse(ConnectReturnCode::ServiceUnavailable), ..Script::POLITE },
+        0,
+    );
+    let mut home = Home::new([closing.url(), refusing.url()]);
+    home.tables += "[app]\ncommands = true\n";
+    let sidecar = Sidecar::start(home);
+    sidecar.expect_status("some rounds", |status| {
+        status["link"]["servers"].as_array().unwrap().iter().all(|server| server["failures"].as_u64().unwrap() >= 3)
+    });
+    sidecar.expect_log_times("not connected to", 4);
+    let log = sidecar.log();
+    for server in [closing.url(), refusing.url()] {
+        for whom in [format!("not connected to {server}: "), format!("not connected to {server} for commands: ")] {
+            assert_eq!(log.matches(&whom).count(), 1, "{whom}\n{log}");
+        }
+    }
+}
+
+#[test]
 fn a_broker_that_stops_reading_never_holds_the_records_back() {
     let script = Script {
         reply: |number, rng| if number <= 3 && rng.u8(..20) == 0 { Reply::Hang } else { Reply::Ack },
