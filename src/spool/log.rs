@@ -151,6 +151,8 @@ pub struct Log {
     pub(super) is_by_clock: bool,
     /// Since when the checkpoint is behind, in milliseconds of the monotonic clock.
     pub(super) unsaved_since_ms: Option<u64>,
+    /// The log was told that the checkpoint can't be written.
+    pub(super) is_unsaved_told: bool,
     pub(super) removed_at_ms: u64,
     pub(super) scratch: Vec<u8>,
 }
@@ -188,6 +190,7 @@ impl Log {
             leased_to: 0,
             is_by_clock: false,
             unsaved_since_ms: None,
+            is_unsaved_told: false,
             removed_at_ms: 0,
             scratch: Vec::new(),
         }

@@ -130,7 +130,8 @@ fn lock_one(dir: &Path) -> Result<Option<File>, StartError> {
         },
         Err(error) => {
             let dir = dir.display();
-            tracing::error!(%dir, "the spool's folder {dir} can't be used: {error}");
+            tracing::error!(%dir,
+                "the spool's folder {dir} can't be used: {error}; give this user a folder to write to (state_dir, runtime_dir)");
             Ok(None)
         }
     }

@@ -194,16 +194,22 @@ impl Log {
             self.fs.create_dir_all(&self.dir)?;
             replace(self.fs.as_ref(), &path, &content)
         });
+        let name = &self.rules.stream.name;
         match &saved {
             Ok(()) => {
                 self.leased_to = checkpoint.next;
                 self.is_by_clock = false;
                 self.unsaved_since_ms = None;
+                if std::mem::take(&mut self.is_unsaved_told) {
+                    tracing::info!(stream = %name, "the checkpoint of stream {name} is written again");
+                }
             }
             Err(error) => {
-                let name = &self.rules.stream.name;
-                tracing::warn!(stream = %name,
-                    "the checkpoint of stream {name} can't be written: {error}; records may be repeated after a restart");
+                // Tried for as long as the disk fails, and told once: a full one has no room for a line at each try.
+                if !std::mem::replace(&mut self.is_unsaved_told, true) {
+                    tracing::warn!(stream = %name,
+                        "the checkpoint of stream {name} can't be written: {error}; records may be repeated after a restart");
+                }
                 self.unsaved_since_ms = Some(now.mono_ms);
             }
         }

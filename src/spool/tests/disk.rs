@@ -4,6 +4,7 @@ use super::*;
 use crate::spool::log::PENDING_BYTES;
 use crate::spool::upkeep::LEASE;
 use rustix::io::Errno;
+use std::sync::Arc;
 
 fn writes(rig: &Rig) -> Vec<(Call, PathBuf)> {
     rig.fs.journal().into_iter().filter(|(call, _)| call.writes()).collect()
@@ -40,6 +41,30 @@ fn a_full_disk_never_costs_a_record_nor_needs_a_restart() {
         assert_eq!(rig.numbers(T), (1..=15).collect::<Vec<_>>());
         assert_eq!((rig.status(T).waiting, rig.status(T).quarantined), (15, 0));
     }
+}
+
+#[test]
+fn a_disk_that_fails_for_an_hour_never_floods_the_log() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let subscriber = tracing_subscriber::fmt().with_writer(Arc::new(log.reopen().unwrap())).with_ansi(false).finish();
+    let said = |text: &str| std::fs::read_to_string(log.path()).unwrap().matches(text).count();
+    tracing::subscriber::with_default(subscriber, || {
+        let mut rig = Rig::new(WINDOW);
+        rig.store_many(4);
+        for call in [Call::Append, Call::Create] {
+            rig.fs.fail(call, "telemetry", usize::MAX, Errno::NOSPC);
+        }
+        for _ in 0..3600 {
+            rig.append_to(T, &["held in memory"]).unwrap();
+            rig.tick_after(1000);
+        }
+        assert_eq!(said("stream telemetry is held in memory"), 1);
+        assert_eq!(said("the checkpoint of stream telemetry can't be written"), 1);
+        rig.fs.heal();
+        rig.settle_down();
+        assert_eq!(said("the disk takes records of stream telemetry again"), 1);
+        assert_eq!(said("the checkpoint of stream telemetry is written again"), 1);
+    });
 }
 
 #[test]
