@@ -57,6 +57,8 @@ pub async fn serve(socket: Socket, api: Api, mut pulse: Pulse, mut stop: watch::
     let mut aborts: HashMap<Id, AbortHandle> = HashMap::new();
     // Who is connected and has no place yet. The others wait in the kernel's queue.
     let mut door = None;
+    // That is told once, and not twice a second.
+    let mut is_refused_told = false;
     loop {
         tokio::select! {
             () = stopped(&mut stop) => break,
@@ -69,10 +71,13 @@ pub async fn serve(socket: Socket, api: Api, mut pulse: Pulse, mut stop: watch::
             accepted = socket.accept(), if door.is_none() => match accepted {
                 Ok(stream) => {
                     shared.counts.connected();
+                    is_refused_told = false;
                     door = Some(stream);
                 }
                 Err(error) => {
-                    tracing::warn!("can't accept a connection on {}: {error}", socket.path().display());
+                    if !std::mem::replace(&mut is_refused_told, true) {
+                        tracing::warn!("can't accept a connection on {}: {error}", socket.path().display());
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
