@@ -85,10 +85,11 @@ pub(super) fn of_streams(streams: &BTreeMap<String, StreamStatus>) -> Vec<Compla
 }
 
 /// The session in which commands come, and their journal.
-pub(super) fn of_commands(commands: &CommandsStatus) -> Vec<Complaint> {
+pub(super) fn of_commands(commands: &CommandsStatus, link: LinkState) -> Vec<Complaint> {
     let CommandsStatus { session, counts } = commands;
     let mut complaints = Vec::new();
-    if session.state != LinkState::Connected {
+    // Without a link that has been said.
+    if link == LinkState::Connected && session.state != LinkState::Connected {
         let server = session.server.as_deref().unwrap_or("a broker");
         let reason = session.reason.as_deref().unwrap_or("not tried yet");
         let text = format!("not connected to {server} for commands: {reason}");
@@ -155,10 +156,12 @@ mod tests {
         assert_eq!(wrong(&status), ["disk telemetry", "runtime_dir telemetry"]);
         let mut commands = CommandsStatus::default();
         commands.counts.journal_error = Some("full".into());
-        let wrong = |commands: &CommandsStatus| -> Vec<String> {
-            of_commands(commands).into_iter().map(|complaint| complaint.what).collect()
+        let wrong_with = |commands: &CommandsStatus, link| -> Vec<String> {
+            of_commands(commands, link).into_iter().map(|complaint| complaint.what).collect()
         };
+        let wrong = |commands: &CommandsStatus| wrong_with(commands, LinkState::Connected);
         assert_eq!(wrong(&commands), ["commands", "journal of commands"]);
+        assert_eq!(wrong_with(&commands, LinkState::Disconnected), ["journal of commands"], "told with the link");
         commands.session.state = LinkState::Connected;
         commands.counts.journal_error = None;
         assert!(wrong(&commands).is_empty());

@@ -326,7 +326,7 @@ impl HealthFlow {
         complaints.extend(complaint::of_link(&link));
         complaints.extend(complaint::of_devices(&devices));
         complaints.extend(complaint::of_streams(&streams));
-        complaints.extend(commands.iter().flat_map(complaint::of_commands));
+        complaints.extend(commands.iter().flat_map(|commands| complaint::of_commands(commands, link.state)));
         complaints.extend(logs::complaints(&logs));
         complaints.extend(self.machine.complaints());
         complaints.extend(inbox.as_ref().and_then(complaint::of_inbox));
