@@ -197,7 +197,10 @@ impl Companion {
             devices: if is_late { &[] } else { &devices },
             lines,
         };
-        tracing::warn!("{}", facts.text());
+        match exit.cause.is_wanted() {
+            true => tracing::info!("{}", facts.text()),
+            false => tracing::warn!("{}", facts.text()),
+        }
         self.last_exit = Some(LastExit {
             cause: exit.cause.as_str().to_owned(),
             code: exit.code,

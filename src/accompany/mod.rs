@@ -336,8 +336,11 @@ impl Companion {
 
     /// Makes an event.
     async fn tell(&mut self, event: Value) {
-        if let Some(text) = event.get("text").and_then(Value::as_str) {
-            tracing::warn!("{text}");
+        let of = |key| event.get(key).and_then(Value::as_str);
+        match (of("type"), of("text")) {
+            (Some("app-restarted" | "app-responsive"), Some(text)) => tracing::info!("{text}"),
+            (_, Some(text)) => tracing::warn!("{text}"),
+            (_, None) => {}
         }
         let submission = self.submission(event.to_string().into_bytes(), Durability::Window, None);
         let sent = timeout(PATIENCE, self.wiring.submissions.send(submission));

@@ -47,6 +47,11 @@ fn an_end_is_never_told_wrongly_nor_lost_with_the_broker() {
     gateway.start();
     gateway.container.shell(&format!("systemctl stop {APP}"));
     gateway.expect_events("app-exit", 1);
+    let of_priority = |priority: &str| {
+        gateway.container.shell(&format!("journalctl --unit={SIDECAR} --priority={priority} --output=cat"))
+    };
+    assert!(of_priority("info").contains("was stopped by hand"), "{}", of_priority("info"));
+    assert!(!of_priority("warning").contains("was stopped by hand"), "nothing is wrong: {}", of_priority("warning"));
     gateway.relay.cut();
     gateway.subscriber.flush();
     gateway.mosquitto.stop();
