@@ -1,13 +1,15 @@
 //! `pillion check`: says whether a configuration is valid, and what it comes to.
 //!
 //! The effective configuration goes to stdout and is a valid configuration itself; warnings and problems go to stderr,
-//! one a line.
+//! one a line. A file that the configuration names and that can't be read is a warning: the unit may hand it over, where
+//! this command does not see it.
 
 use crate::api::access::Access;
-use crate::config::{self, Loaded, Problems, Surroundings};
+use crate::config::{self, Loaded, Mqtt, Problems, Surroundings, Tls};
 use crate::host;
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// sysexits(3) EX_CONFIG.
@@ -37,6 +39,9 @@ fn report(
             for unknown in Access::of_this_machine(&config.api).1 {
                 writeln!(err, "warning: {}: {unknown}", file.display())?;
             }
+            for unread in unreadable(&config.mqtt) {
+                writeln!(err, "warning: {}: {unread}", file.display())?;
+            }
             out.write_all(config.to_toml().as_bytes())?;
             out.flush()
         }
@@ -46,6 +51,24 @@ fn report(
             writeln!(err, "{problems}\n{}: {count} {noun}; pillion does not start with it", file.display())
         }
     }
+}
+
+/// What to say of the files with secrets and certificates that whoever asks can't read.
+fn unreadable(mqtt: &Mqtt) -> Vec<String> {
+    let Tls { ca_file, identity, .. } = &mqtt.tls;
+    let files = [
+        ("password_file", mqtt.password_file.as_ref()),
+        ("ca_file", ca_file.as_ref()),
+        ("cert_file", identity.as_ref().map(|identity| &identity.cert_file)),
+        ("key_file", identity.as_ref().map(|identity| &identity.key_file)),
+    ];
+    let unread = |(key, path): (&str, Option<&PathBuf>)| {
+        let path = path?;
+        let error = File::open(path).err()?;
+        let advice = "put it there, unless the unit hands it over with LoadCredential=";
+        Some(format!("mqtt.{key}: {}: {error}; {advice}", path.display()))
+    };
+    files.into_iter().filter_map(unread).collect()
 }
 
 #[cfg(test)]
@@ -86,5 +109,21 @@ mod tests {
         assert!(out.starts_with("instance = \"gateway\"\nstate_dir = \"/var/lib/pillion/gateway\"\n"), "{out}");
         assert!(out.contains("servers = [\"mqtt://broker:1883\"]\n"), "{out}");
         assert_eq!(printed(&out).0, out);
+    }
+
+    #[test]
+    fn a_file_that_pillion_would_miss_never_passes_without_a_word() {
+        let (out, err) = printed(
+            "[mqtt]\nservers = [\"mqtts://broker\"]\nusername = \"gw\"\npassword_file = \"gateway.toml\"\n\
+             ca_file = \"/nowhere/ca.pem\"\ncert_file = \"/nowhere/gw.pem\"\nkey_file = \"/nowhere/gw.key\"",
+        );
+        assert!(out.contains("ca_file = \"/nowhere/ca.pem\""), "{out}");
+        let keys: Vec<&str> = err.lines().filter_map(|line| line.strip_prefix("warning: FILE: mqtt.")).collect();
+        let is = |key: &str, told: &str| told.starts_with(key) && told.contains("No such file or directory");
+        assert_eq!(keys.len(), 3, "{err}");
+        assert!(
+            is("ca_file: /nowhere/ca.pem: ", keys[0]) && is("cert_file: ", keys[1]) && is("key_file: ", keys[2]),
+            "{err}"
+        );
     }
 }

@@ -157,7 +157,7 @@ fn read(path: &Path) -> Result<Source, Problem> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
     match read {
-        Err(error) => Err(about(path, format!("can't be read: {error}"))),
+        Err(error) => Err(about(path, format!("can't be read: {error}{}", advice(&error)))),
         Ok(length) if u64::try_from(length).is_ok_and(|length| length > MAX_FILE_BYTES) => {
             Err(about(path, "is larger than 1 MiB; this can't be a configuration of pillion".to_owned()))
         }
@@ -171,6 +171,14 @@ fn read(path: &Path) -> Result<Source, Problem> {
                 Err(Problem { line, column, ..about(path, message) })
             }
         },
+    }
+}
+
+/// What to do about a file that can't be read, where that is not plain.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; the service runs as user and group pillion, which must be allowed to",
+        _ => "",
     }
 }
 
