@@ -11,13 +11,16 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-/// Runs until SIGTERM or SIGINT; SIGHUP has the configuration read again. Exits with 0 then, 78 for a wrong configuration, 69 if another process has what
-/// this one needs, 70 if something broke.
+/// Runs until SIGTERM or SIGINT; SIGHUP has the configuration read again. Exits with 0 then, 78 for a wrong configuration,
+/// 69 if another process has what this one needs, 70 if something broke.
 pub fn run(file: &Path, instance: Option<&str>) -> ExitCode {
     let surroundings = Surroundings::from_env(host::name(), instance.map(str::to_owned));
     let Loaded { config, warnings } = match config::load(file, &surroundings) {
         Ok(loaded) => loaded,
-        Err(problems) => return fail(exit::CONFIG, &problems),
+        Err(problems) => {
+            last_words(&problems);
+            return exit::CONFIG.into();
+        }
     };
     start_log();
     for warning in warnings {
@@ -27,7 +30,7 @@ pub fn run(file: &Path, instance: Option<&str>) -> ExitCode {
     match daemon::run(config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error}");
+            last_words(&error);
             match error {
                 DaemonError::Password { .. } => exit::CONFIG.into(),
                 DaemonError::Spool(_) | DaemonError::Socket(_) => exit::UNAVAILABLE.into(),
@@ -37,9 +40,13 @@ pub fn run(file: &Path, instance: Option<&str>) -> ExitCode {
     }
 }
 
-fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
-    let _ = writeln!(io::stderr(), "{error}");
-    code.into()
+/// Why it does not run, on standard error, for people and in the journal alike. Not by the journal's own socket: a message there
+/// is looked at when its process has gone already, and then stands under no unit. The mark in front is its priority
+/// (sd-daemon(3)), or `journalctl -p warning` would not show it.
+fn last_words(error: &dyn std::fmt::Display) {
+    let mark = if std::env::var_os("JOURNAL_STREAM").is_some() { "<3>" } else { "" };
+    let text: String = error.to_string().lines().map(|line| format!("{mark}{line}\n")).collect();
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// To the journal with fields if systemd started us, else readable lines on standard error: every message says all by

@@ -69,5 +69,7 @@ fn what_the_readme_says_to_type_never_fails_to_tell_what_is_wrong() {
     let (code, said) = typed(&gateway, "systemctl status pillion@gateway");
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("test.toml:1:17: mqtt.inflight: "), "{said}");
+    let (_, said) = typed(&gateway, "journalctl -b -p warning -u pillion@gateway");
+    assert!(said.contains("test.toml:1:17: mqtt.inflight: "), "{said}");
     gateway.container.expect_property(SIDECAR, "NRestarts", |restarts| restarts == "0");
 }
