@@ -68,7 +68,7 @@ pub enum ClientError {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            "The socket is for its owner and group only: use sudo, or join the group that owns it."
+            "It is for root and the group of the service alone: use sudo, or join that group (usermod -aG pillion USER)."
         }
         _ => "Is it running? Ask: systemctl status pillion@INSTANCE, and: journalctl -u pillion@INSTANCE",
     }

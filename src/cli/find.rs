@@ -3,6 +3,7 @@
 use super::exit::{Failure, UNAVAILABLE, USAGE};
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where systemd's `RuntimeDirectory=pillion/%i` puts the sockets.
@@ -24,7 +25,7 @@ pub fn instance_name(name: &str) -> Result<String, String> {
     match name {
         "" => Err("it is empty".to_owned()),
         "." | ".." => Err("that is a directory".to_owned()),
-        _ if name.contains(['/', '\0']) => Err("a name has no slash; use --socket for a path".to_owned()),
+        _ if name.contains(['/', '\0']) => Err("a name has no slash".to_owned()),
         _ => Ok(name.to_owned()),
     }
 }
@@ -58,8 +59,8 @@ impl Whom {
 
 fn none(run_dir: &Path) -> Failure {
     let message = format!(
-        "no sidecar runs here: there is no {}/*/pillion.sock that you may see.\n\
-         Start one with: systemctl start pillion@INSTANCE\n\
+        "no sidecar runs here: there is no {}/*/pillion.sock.\n\
+         Start one: systemctl start pillion@INSTANCE, or see why it ended: systemctl status pillion@INSTANCE\n\
          Or say where its socket is with --socket PATH or $PILLION_SOCKET.",
         run_dir.display()
     );
@@ -69,7 +70,10 @@ fn none(run_dir: &Path) -> Failure {
 /// Names of the instances that have a socket, sorted.
 fn instances(run_dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(run_dir).into_iter().flatten().flatten();
-    let with_socket = entries.filter(|entry| entry.path().join("pillion.sock").exists());
+    // Where we may not look there may be one, and who asks it is told that they may not.
+    let may_be =
+        |there: io::Result<bool>| there.unwrap_or_else(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    let with_socket = entries.filter(|entry| may_be(entry.path().join("pillion.sock").try_exists()));
     let mut names: Vec<String> = with_socket.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names

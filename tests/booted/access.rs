@@ -16,8 +16,11 @@ fn a_user_outside_the_group_never_gets_an_answer() {
     assert_eq!(code, Some(0), "{document}");
     assert_eq!(serde_json::from_str::<Value>(&document).unwrap()["instance"], "gateway");
 
-    let (code, complaint) = gateway.as_user("stranger", "pillion status --instance gateway");
-    assert_eq!(code, Some(69), "{complaint}");
+    for command in ["pillion status --instance gateway", "pillion status"] {
+        let (code, complaint) = gateway.as_user("stranger", command);
+        assert_eq!(code, Some(69), "{complaint}");
+        assert!(complaint.contains("usermod -aG pillion"), "{command}: {complaint}");
+    }
     // 7: it could not connect.
     let (code, complaint) = gateway.as_user("stranger", curl);
     assert_eq!(code, Some(7), "{complaint}");
