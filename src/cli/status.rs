@@ -1,7 +1,7 @@
 //! `pillion status`: asks the running sidecar how it is doing.
 
 use super::client;
-use super::exit::{DEGRADED, Failure, Reader, UNAVAILABLE, USAGE, print};
+use super::exit::{DATA, DEGRADED, Failure, Reader, UNAVAILABLE, USAGE, print};
 use super::find::{RUN_DIR, Whom};
 use super::pretty::pretty;
 use super::screen::{Style, render};
@@ -34,7 +34,7 @@ pub struct Arguments {
     /// Show it again each second until ^C
     #[arg(long)]
     watch: bool,
-    /// Show the last bytes that a serial device has sent and received instead
+    /// Show the last bytes on a serial device's line
     #[arg(long, value_name = "DEVICE", conflicts_with = "watch")]
     trace: Option<String>,
 }
@@ -57,14 +57,18 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         return Ok(view.code.into());
     }
     let in_place = on_terminal && !dumb && !arguments.json;
+    let mut complaint = String::new();
     loop {
         let view = match look(arguments, &runtime, style) {
             Ok(view) => view,
             // Which of several instances is meant will not become clear by waiting.
             Err(failure) if failure.code == USAGE => return Err(failure),
-            // A document must be one: the complaint goes elsewhere.
+            // A document must be one: the complaint goes elsewhere, and comes once.
             Err(failure) if arguments.json => {
-                let _ = writeln!(std::io::stderr(), "{}", failure.message);
+                if failure.message != complaint {
+                    let _ = writeln!(std::io::stderr(), "pillion status: {}", failure.message);
+                    complaint = failure.message;
+                }
                 View { text: String::new(), code: failure.code }
             }
             Err(failure) => View { text: format!("{}\n", failure.message), code: failure.code },
@@ -102,6 +106,7 @@ async fn fetch(socket: &Path, path: &str) -> Result<Bytes, Failure> {
     let answer = client::request(socket, request).await?;
     match answer.status {
         StatusCode::OK => Ok(answer.body),
+        StatusCode::NOT_FOUND => Err(Failure::new(DATA, answer.error())),
         _ => Err(Failure::new(UNAVAILABLE, format!("the sidecar at {}: {}", socket.display(), answer.error()))),
     }
 }
