@@ -211,7 +211,8 @@ pub(super) const HEALTH: Schema = Schema {
     ],
 };
 
-const ALL: [&Schema; 21] = [
+const ALL: [&Schema; 22] = [
+    &API,
     &DISCOVERY,
     &SPARKPLUG,
     &HOMEASSISTANT,
@@ -324,6 +325,7 @@ fn distance(one: &str, other: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn a_slip_of_the_finger_never_goes_without_a_guess() {
@@ -346,19 +348,42 @@ mod tests {
         assert_eq!(MQTT.nearest(""), None);
     }
 
+    /// What the example has of each kind of table, by its dotted name; inline tables are with the one that they are in.
+    fn parts(example: &str) -> BTreeMap<String, String> {
+        let mut parts = BTreeMap::new();
+        let mut table = String::new();
+        for line in example.lines() {
+            let line = line.strip_prefix('#').unwrap_or(line);
+            if let Some(heading) = line.strip_prefix('[') {
+                let heading = heading.trim_matches(['[', ']']);
+                table = heading.strip_suffix(".telemetry").unwrap_or(heading).to_owned();
+            }
+            let part: &mut String = parts.entry(table.clone()).or_default();
+            part.extend([line, "\n"]);
+        }
+        parts
+    }
+
     #[test]
     fn no_key_is_ever_missing_from_the_example() {
-        let example = include_str!("../../systemd/gateway.toml");
-        for key in ALL.iter().flat_map(|schema| schema.keys) {
-            let forms = [
-                format!("#{key} = "),
-                format!("[{key}"),
-                format!("{{ {key} = "),
-                format!(", {key} = "),
-                format!(": {key} = "),
-                format!(".{key}]"),
-            ];
-            assert!(forms.iter().any(|form| example.contains(form.as_str())), "{key}");
+        // Those of one framing each are within those of all.
+        let of_kinds = [LINES, COBS, SLIP, LENGTH_PREFIXED, FIXED, IDLE_GAP].len();
+        let schemas = include_str!("keys.rs").lines().filter(|line| line.starts_with("pub(super) const "));
+        assert_eq!(schemas.count(), ALL.len() + of_kinds, "one is not in ALL");
+        let parts = parts(include_str!("../../systemd/gateway.toml"));
+        for schema in ALL {
+            let table = match parts.contains_key(schema.name) {
+                true => schema.name,
+                false => schema.name.rsplit_once('.').unwrap().0,
+            };
+            let part = &parts[table];
+            let like_serial = part.lines().find(|line| line.ends_with("as for a serial device.")).unwrap_or_default();
+            for key in schema.keys {
+                let shown = ["\n", "{ ", ", ", ": "].iter().any(|before| part.contains(&format!("{before}{key} = ")));
+                let below = [schema.name, key].join(".");
+                let is_table = parts.contains_key(below.trim_start_matches('.'));
+                assert!(shown || is_table || like_serial.contains(key), "{key} {}", schema.title);
+            }
         }
     }
 
