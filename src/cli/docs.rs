@@ -1,7 +1,9 @@
 //! `pillion docs`: manual pages and shell completions, made from the code, for whoever builds a package.
 //!
 //! Constraints: release binaries are built without it (feature `docs`). There is one source for each fact: the commands'
-//! own help, and the example of the configuration with every key, whose comments are its reference.
+//! own help, and the example of the configuration with every key, whose comments are its reference ([`reference`]).
+
+mod reference;
 
 use super::exit::{self, Failure};
 use clap::CommandFactory as _;
@@ -11,8 +13,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The reference of the configuration.
-const EXAMPLE: &str = include_str!("../../systemd/gateway.toml");
+/// What the program is, in a line.
+const NAME: &str = "sidecar of an IoT gateway's application: devices, store and forward, MQTT";
+
+const ENVIRONMENT: &str = r".SH ENVIRONMENT
+.TP
+.B PILLION_SOCKET
+The socket that is asked without
+.B \-\-instance
+and
+.BR \-\-socket .
+.TP
+.B PILLION_LOG
+The least severe level that
+.B pillion run
+logs: error, warn, info (the default) or debug.
+.TP
+.B NO_COLOR
+If it is set, nothing is coloured.
+";
 
 const FILES: &str = r".SH FILES
 .TP
@@ -28,9 +47,10 @@ and for
 .TP
 .I /var/lib/pillion/INSTANCE
 The spool. See
-.B pillion spool
+.BR pillion\-spool (1)
 to look into it.
 .SH SEE ALSO
+.BR pillion (1),
 .BR pillion.toml (5),
 .BR systemd.unit (5)
 ";
@@ -55,56 +75,113 @@ fn write_all(dir: &Path) -> io::Result<()> {
     let folders = ["man1", "man5", "completions"].map(|name| dir.join(name));
     folders.iter().try_for_each(fs::create_dir_all)?;
     let [man1, man5, completions] = folders;
-    let mut command = super::Arguments::command();
+    let mut command = released();
     command.build();
     pages(&command, &man1)?;
-    fs::write(man5.join("pillion.toml.5"), reference())?;
+    fs::write(man5.join("pillion.toml.5"), reference::page())?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut command, "pillion", &completions)?;
     }
     Ok(())
 }
 
+/// The command line of the release binary.
+fn released() -> clap::Command {
+    let whole = super::Arguments::command();
+    let is_there = |below: &&clap::Command| !matches!(below.get_name(), "docs" | "demo");
+    let below: Vec<_> = whole.get_subcommands().filter(is_there).cloned().collect();
+    clap::Command::new("pillion")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(NAME)
+        .long_about(super::ABOUT)
+        .after_help(super::EXAMPLES)
+        .subcommand_required(true)
+        .subcommands(below)
+}
+
 /// A page for the command and one for each below it: `pillion-status.1`.
 fn pages(command: &clap::Command, folder: &Path) -> io::Result<()> {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
-    let below: Vec<_> = command.get_subcommands().filter(|below| !is_left_out(below)).collect();
-    let mut page = Vec::new();
-    let man = clap_mangen::Man::new(command.clone().display_name(&name)).manual("pillion");
-    man.render_title(&mut page)?;
-    man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
-    man.render_description_section(&mut page)?;
-    man.render_options_section(&mut page)?;
+    let below: Vec<_> = command.get_subcommands().filter(|below| below.get_name() != "help").collect();
+    let version = env!("CARGO_PKG_VERSION");
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let long = command.get_long_about().map_or_else(|| format!("{about}."), ToString::to_string);
+    let notes = Notes::of(&command.get_after_help().map(ToString::to_string).unwrap_or_default());
+    let mut page = format!(
+        ".TH {name} 1 \"\" \"pillion {version}\" pillion\n.ad l\n.nh\n.SH NAME\n{} \\- {}\n.SH SYNOPSIS\n{}\n.SH DESCRIPTION\n{}\n",
+        escaped(&name),
+        escaped(&about),
+        synopsis(command),
+        escaped(&long),
+    );
+    notes.prose.iter().for_each(|text| page += &format!(".PP\n{}\n", escaped(text)));
+    let mut options = Vec::new();
+    let man = clap_mangen::Man::new(command.clone());
+    man.render_options_section(&mut options)?;
+    page += &String::from_utf8_lossy(&options);
     if !below.is_empty() {
-        man.render_subcommands_section(&mut page)?;
+        page += ".SH COMMANDS\n";
+        for below in &below {
+            let (name, about) = (format!("{name}-{}", below.get_name()), below.get_about().unwrap_or_default());
+            page += &format!(".TP\n.BR {} (1)\n{}\n", escaped(&name), escaped(&about.to_string()));
+        }
     }
-    if let Some(text) = command.get_after_help() {
-        page.extend_from_slice(format!(".SH NOTES\n.nf\n{}\n.fi\n", escaped(&text.to_string())).as_bytes());
+    if let Some(codes) = &notes.exit_codes {
+        page += &format!(".SH EXIT STATUS\n{}\n", escaped(codes));
     }
-    page.extend_from_slice(FILES.as_bytes());
+    if name == "pillion" {
+        page += ENVIRONMENT;
+    }
+    if let Some(examples) = &notes.examples {
+        page += &format!(".SH EXAMPLES\n.nf\n{}\n.fi\n", escaped(examples));
+    }
+    page += FILES;
     fs::write(folder.join(format!("{name}.1")), page)?;
     below.into_iter().try_for_each(|below| pages(below, folder))
 }
 
-/// Not in the release binary, or about itself.
-fn is_left_out(command: &clap::Command) -> bool {
-    matches!(command.get_name(), "docs" | "demo" | "help")
+/// How it is called, with the names of what the options take.
+fn synopsis(command: &clap::Command) -> String {
+    let mut words = vec![format!(".B {}", escaped(command.get_bin_name().unwrap_or_else(|| command.get_name())))];
+    let is_shown = |argument: &&clap::Arg| !matches!(argument.get_id().as_str(), "help" | "version");
+    let (places, options): (Vec<_>, Vec<_>) = command.get_arguments().filter(is_shown).partition(|a| a.is_positional());
+    for argument in options.into_iter().chain(places) {
+        let long = argument.get_long().map(|long| format!("\\fB{}\\fR", escaped(&format!("--{long}"))));
+        let value = argument.get_action().takes_values().then(|| {
+            let names = argument.get_value_names().unwrap_or_default();
+            format!("\\fI{}\\fR", names.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>().join(" "))
+        });
+        let text = long.into_iter().chain(value).collect::<Vec<_>>().join("\\~");
+        words.push(if argument.is_required_set() { text } else { format!("[{text}]") });
+    }
+    if command.has_subcommands() {
+        words.push("\\fICOMMAND\\fR".to_owned());
+    }
+    words.join("\n")
 }
 
-/// `pillion.toml(5)`: the example, whose comments explain every key.
-fn reference() -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    format!(
-        ".TH pillion.toml 5 \"\" \"pillion {version}\" pillion\n\
-         .SH NAME\npillion.toml \\- configuration of the pillion sidecar\n\
-         .SH SYNOPSIS\n/etc/pillion/INSTANCE.toml\n.br\n/etc/pillion/INSTANCE.toml.d/*.toml\n\
-         .SH DESCRIPTION\nThe configuration of one instance, in TOML. Every key has a default. An unknown key is an error, and\n\
-         .B pillion check\nsays what is wrong and what would be right, with file, line and key.\n\
-         .SH KEYS\n.nf\n{}\n.fi\n\
-         .SH SEE ALSO\n.BR pillion (1)\n",
-        escaped(EXAMPLE)
-    )
+/// What stands below the options in a command's help.
+#[derive(Default)]
+struct Notes {
+    prose: Vec<String>,
+    exit_codes: Option<String>,
+    examples: Option<String>,
+}
+
+impl Notes {
+    fn of(text: &str) -> Self {
+        let mut notes = Notes::default();
+        for paragraph in text.split("\n\n") {
+            if let Some(examples) = paragraph.strip_prefix("Example") {
+                notes.examples = examples.split_once('\n').map(|(_, lines)| lines.to_owned());
+            } else if let Some(codes) = paragraph.strip_prefix("Exit codes: ") {
+                notes.exit_codes = Some(codes.to_owned());
+            } else if !paragraph.is_empty() {
+                notes.prose.push(paragraph.to_owned());
+            }
+        }
+        notes
+    }
 }
 
 /// Text as it is, in the words of roff (groff_char(7), groff(7)): backslashes, dashes, and what would be a request.
@@ -129,9 +206,18 @@ mod tests {
             assert!(text.contains(".SH SYNOPSIS"), "{page}");
         }
         let reference = fs::read_to_string(dir.path().join("man5/pillion.toml.5")).unwrap();
-        assert!(reference.contains("[[serial]]") && reference.contains("#keep_alive = "));
+        assert!(reference.contains(".SS [[serial]]\n") && reference.contains("\\fBkeep_alive = "), "{reference}");
         assert_eq!(fs::read_dir(dir.path().join("completions")).unwrap().count(), 3);
-        assert!(!dir.path().join("man1/pillion-docs.1").exists());
+        let page = fs::read_to_string(dir.path().join("man1/pillion.1")).unwrap();
+        let bash = fs::read_to_string(dir.path().join("completions/pillion.bash")).unwrap();
+        assert!(page.contains("pillion\\-status (1)") && bash.contains("pillion__subcmd__status"), "{page}");
+        for absent in ["docs", "demo"] {
+            assert!(
+                !page.contains(&format!("pillion\\-{absent}")) && !bash.contains(&format!("pillion__{absent}")),
+                "{absent}"
+            );
+            assert!(!dir.path().join(format!("man1/pillion-{absent}.1")).exists());
+        }
     }
 
     #[test]

@@ -41,29 +41,37 @@ use std::process::ExitCode;
 
 const ABOUT: &str = "\
 pillion goes along with the main application of an IoT gateway: it reads serial
-devices, keeps what they say in a durable store, and delivers it to an MQTT
-broker without losing any of it, however bad the link is.";
+devices, Modbus buses and GPIO lines, takes in what the application publishes
+and logs, keeps it all in a spool on disk, and delivers it to an MQTT broker
+without losing any of it, however bad the link is.";
 
 const EXAMPLES: &str = "\
 Examples:
   pillion check --config /etc/pillion/gateway.toml
-  systemctl start pillion@gateway      (that does: pillion run --config …)
+  systemctl enable --now pillion@gateway       (beside gateway.service)
   pillion status
   echo '{\"temperature\": 21.5}' | pillion publish --topic room/2
   pillion spool verify /var/lib/pillion/gateway
 
-Exit codes: 0 well, 1 degraded or refused, 64 wrong usage, 65 wrong data,
-69 not reachable, 70 internal error, 78 wrong configuration.";
+Exit codes: 0 well, 1 degraded or refused, 64 wrong arguments, 65 wrong data,
+69 not reachable or in use, 70 internal error, 78 wrong configuration.";
 
 const RUN_EXAMPLE: &str = "\
 Usually systemd starts it: systemctl enable --now pillion@gateway
+SIGTERM ends it, SIGHUP has it read its configuration again. $PILLION_LOG is the
+least severe level that is logged: error, warn, info (the default) or debug.
+
+Exit codes: 0 stopped, 69 another process has its spool or socket, 70 something
+broke that should not, 78 wrong configuration.
 
 Example:
   pillion run --config /etc/pillion/gateway.toml";
 
 const CHECK_EXAMPLE: &str = "\
-Exit code 0: the configuration is good. 78: it is not; all errors are listed
-with file, line and key.
+Prints the configuration in force, with all defaults. Warnings and errors go to
+standard error, with file, line and key.
+
+Exit codes: 0 it is good, 78 it is not.
 
 Example:
   pillion check --config /etc/pillion/gateway.toml";
@@ -84,7 +92,7 @@ const STATUS_EXAMPLE: &str = "\
 Without --instance and --socket, $PILLION_SOCKET is asked, or else the only
 instance that there is in /run/pillion.
 
-Exit codes: 0 healthy, 1 degraded, 69 not reachable.
+Exit codes: 0 healthy, 1 degraded, 65 no such device (--trace), 69 not reachable.
 
 Examples:
   pillion status
@@ -93,11 +101,11 @@ Examples:
 
 const RELOAD_EXAMPLE: &str = "\
 Usually systemd does it: systemctl reload pillion@gateway
-What has changed is applied; a device, a connection that is configured as before
-goes on undisturbed. A wrong configuration changes nothing, and is told with file,
-line and key. Nor does one with a key that needs a restart, which is named:
+What has changed is applied; a device or connection that is configured as before
+goes on undisturbed. A wrong configuration changes nothing, and is told with
+file, line and key. So does one with a key that takes a restart, which is named:
 app.unit, app.commands, app.config, mqtt.topic_prefix, mqtt.max_payload, a new
-stream, and all of the tables [spool], [api], [discovery], [sparkplug],
+stream, and all of the tables [spool], [api], [discovery], [sparkplug] and
 [[managed_file]].
 
 Exit codes: 0 applied, or nothing has changed, 1 it needs a restart and nothing
@@ -121,9 +129,9 @@ Examples:
   ./read-meter | pillion publish --topic meter/7 --sync --instance gateway";
 
 const COMMAND_EXAMPLE: &str = "\
-The device must have commands = { … } in the configuration, which also says
-what it may be told. A line of text is sent as it is; JSON with a key data is
-an envelope: {\"id\": …, \"ttl\": …, \"data\": …}. The reply is printed as JSON.
+The device must have commands = { ... } in the configuration, which also says
+what it may be told. A line of text is sent as it is; JSON with a key data is an
+envelope: {\"id\": ..., \"ttl\": ..., \"data\": ...}. The reply is printed as JSON.
 
 Exit codes: 0 done, 1 failed or still under way, 65 refused or expired,
 69 not reachable.
@@ -188,7 +196,7 @@ struct Configuration {
     /// The configuration, usually /etc/pillion/INSTANCE.toml
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Name of the instance, if the file doesn't give it [default: the file's name without .toml]
+    /// Name of the instance, if the file has none [default: the file's]
     #[arg(long, value_name = "NAME", value_parser = find::instance_name)]
     instance: Option<String>,
 }
