@@ -111,6 +111,7 @@ mod take_over;
 #[cfg(test)]
 mod tests;
 pub mod thread;
+mod unconfigured;
 mod upkeep;
 
 use crate::config::{Stream, Sync};

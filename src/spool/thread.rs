@@ -8,7 +8,7 @@
 //! the publisher grants it back when it has let go of the record.
 
 use super::fs::{Disk, FileSystem};
-use super::{Batch, Options, Reason, Spool};
+use super::{Batch, Options, Reason, Spool, unconfigured};
 use crate::config::Stream;
 use crate::pulse::Pulse;
 use crate::record::{Accepted, Clock, Durability, Record, Refusal, Sequenced, StreamId, Submission};
@@ -86,7 +86,10 @@ fn start_on(
     let locks = lock(&options)?;
     let (requests, inbox) = flume::bounded(REQUESTS);
     let (push, batches) = mpsc::channel(BATCHES);
-    let spool = Spool::open(&fs, &options, clock());
+    let mut spool = Spool::open(&fs, &options, clock());
+    for event in unconfigured::look(&options) {
+        spool.tell(&event, clock());
+    }
     let epochs = vec![0; options.streams.len()];
     let server = Server {
         spool,

@@ -71,3 +71,22 @@ fn a_second_process_never_shares_a_spool() {
     sidecar.publish("orders", "still here");
     assert_eq!(sidecar.terminate().code(), Some(0));
 }
+
+#[test]
+fn the_records_of_a_stream_that_is_configured_no_more_never_wait_in_silence() {
+    let mut sidecar = Sidecar::start(Home::new([nobody()]));
+    sidecar.publish("orders", "accepted");
+    assert_eq!(sidecar.terminate().code(), Some(0));
+
+    let tables = std::mem::take(&mut sidecar.home.tables);
+    sidecar.start_again();
+    sidecar.expect_log(&format!("stream {STREAM} is not configured any more"));
+    let status = sidecar.status();
+    assert_eq!(status["streams"]["event"]["waiting"], 1, "{status:#}");
+    assert_eq!(sidecar.terminate().code(), Some(0));
+
+    sidecar.home.tables = tables;
+    sidecar.start_again();
+    assert_eq!(sidecar.status()["streams"][STREAM]["waiting"], 1);
+    assert_eq!(sidecar.log().matches("is not configured any more").count(), 1, "{}", sidecar.log());
+}
