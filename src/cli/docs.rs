@@ -213,7 +213,7 @@ mod tests {
         assert!(page.contains("pillion\\-status (1)") && bash.contains("pillion__subcmd__status"), "{page}");
         for absent in ["docs", "demo"] {
             assert!(
-                !page.contains(&format!("pillion\\-{absent}")) && !bash.contains(&format!("pillion__{absent}")),
+                !page.contains(&format!("pillion\\-{absent}")) && !bash.contains(&format!("subcmd__{absent}")),
                 "{absent}"
             );
             assert!(!dir.path().join(format!("man1/pillion-{absent}.1")).exists());
