@@ -56,6 +56,7 @@ fn unknown(name: &str, known: &[&str]) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const KNOWN: &[&str] = &["topic", "sync"];
 
@@ -74,5 +75,23 @@ mod tests {
         }
         assert!(Query::read(Some("sync=yes"), KNOWN).unwrap().flag("sync").is_err());
         assert!(Query::read(Some("a"), &[]).unwrap_err().to_string().ends_with("takes none"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_ever_panics_or_says_more_than_it_holds(query in "[a-z=&%+0-9A-F/]{0,40}|.{0,40}") {
+            if let Ok(read) = Query::read(Some(&query), KNOWN) {
+                prop_assert!(read.0.len() <= KNOWN.len());
+                prop_assert!(read.get("topic").is_none_or(|topic| topic.len() < query.len()));
+            }
+        }
+
+        #[test]
+        fn no_value_ever_changes_on_its_way(topic in ".{0,40}") {
+            let query: String = topic.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            let query = format!("sync=true&topic={query}");
+            let read = Query::read(Some(&query), KNOWN).unwrap();
+            prop_assert_eq!(read.get("topic"), Some(topic.as_str()));
+        }
     }
 }

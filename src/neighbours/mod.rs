@@ -112,6 +112,7 @@ fn topic_heard(table: &mut BTreeMap<String, Neighbour>, own: &str, topic: &str, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn heard(table: &mut BTreeMap<String, Neighbour>, topic: &str, payload: &str, second: u32) -> bool {
         topic_heard(table, "site/us", topic, payload.as_bytes(), format!("{second:04}"))
@@ -154,5 +155,31 @@ mod tests {
         let long = format!(r#"{{"state":"{}"}}"#, "ä".repeat(500));
         assert!(heard(&mut table, "n/new/status", &long, 4));
         assert_eq!(table["n/new"].state.chars().count(), TEXT);
+    }
+
+    proptest! {
+        #[test]
+        fn no_strangers_word_ever_takes_more_room_than_it_may(
+            words in prop::collection::vec((0..4u8, status()), 0..40),
+        ) {
+            let mut table = BTreeMap::new();
+            for (number, payload) in words {
+                topic_heard(&mut table, "site/us", &format!("site/{number}/status"), &payload, String::new());
+                for (prefix, neighbour) in &table {
+                    prop_assert!(prefix.starts_with("site/") && prefix != "site/us");
+                    let Neighbour { state, reason, version, instance, host, .. } = neighbour;
+                    let texts = [Some(state), reason.as_ref(), version.as_ref(), instance.as_ref(), host.as_ref()];
+                    prop_assert!(texts.into_iter().flatten().all(|text| text.chars().count() <= TEXT));
+                }
+            }
+            prop_assert!(table.len() <= 4);
+        }
+    }
+
+    /// Something like a status, or anything.
+    fn status() -> impl Strategy<Value = Vec<u8>> {
+        let members = prop::collection::btree_map("state|reason|version|instance|host|else", ".{0,300}", 0..6);
+        let document = members.prop_map(|members| serde_json::to_vec(&members).unwrap());
+        prop_oneof![3 => document, 1 => prop::collection::vec(any::<u8>(), 0..60)]
     }
 }
