@@ -76,7 +76,7 @@ fn is_plain(headers: &HeaderMap) -> bool {
     value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/plain")
 }
 
-fn lines_of(body: &[u8], is_plain: bool, now: Timestamp) -> Result<Vec<LogLine>, Error> {
+pub(super) fn lines_of(body: &[u8], is_plain: bool, now: Timestamp) -> Result<Vec<LogLine>, Error> {
     let now = rfc3339_us(now.wall_ms.saturating_mul(1000));
     let mut lines = Vec::new();
     for (text, number) in body.split(|byte| *byte == b'\n').zip(1_u64..) {

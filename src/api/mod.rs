@@ -67,6 +67,8 @@ mod command;
 mod counts;
 mod crowd;
 pub mod environment;
+#[doc(hidden)]
+pub mod fuzz;
 mod heartbeat;
 mod lines;
 mod logs;

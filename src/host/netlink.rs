@@ -156,6 +156,14 @@ impl Carriers {
     }
 }
 
+/// What a datagram tells, for the fuzz targets in `fuzz/`: how much came, and how much went.
+#[doc(hidden)]
+pub fn fuzz(datagram: &[u8]) -> (u64, u64) {
+    let mut news = Changes::default();
+    Carriers::default().read(datagram, &mut news);
+    (news.gained, news.lost)
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
 }

@@ -4,6 +4,7 @@
 
 use super::v4::V4;
 use super::v5::V5;
+use super::websocket::frame::{Decoder, Seen};
 use super::{Dialect, Purpose, Session, transport};
 use crate::config::{MqttVersion, Server};
 use bytes::BytesMut;
@@ -32,4 +33,41 @@ pub fn packets(bytes: &[u8], max: usize) -> usize {
         }
     }
     count
+}
+
+/// What a WebSocket server has sent, as it came in chunks of so many bytes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// The bytes of MQTT.
+    pub payload: Vec<u8>,
+    /// What each ping held.
+    pub pings: Vec<Vec<u8>>,
+    /// A close frame has come, with this status code.
+    pub closed: Option<Option<u16>>,
+    /// It sent what no server may send.
+    pub is_wrong: bool,
+}
+
+/// Reads frames until there are no more, or the stream has ended.
+pub fn frames(bytes: &[u8], chunk: usize) -> Heard {
+    let (mut decoder, mut heard) = (Decoder::default(), Heard::default());
+    for chunk in bytes.chunks(chunk.max(1)) {
+        decoder.incoming().extend_from_slice(chunk);
+        loop {
+            match decoder.next(usize::MAX) {
+                Ok(Seen::Payload(payload)) => heard.payload.extend_from_slice(&payload),
+                Ok(Seen::Ping(payload)) => heard.pings.push(payload.to_vec()),
+                Ok(Seen::Incomplete) => break,
+                Ok(Seen::Close(code)) => {
+                    heard.closed = Some(code);
+                    return heard;
+                }
+                Err(_) => {
+                    heard.is_wrong = true;
+                    return heard;
+                }
+            }
+        }
+    }
+    heard
 }

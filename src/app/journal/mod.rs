@@ -11,6 +11,8 @@
 
 mod bounded;
 mod entry;
+#[doc(hidden)]
+pub mod fuzz;
 
 pub use bounded::LINE;
 pub use entry::{Cursor, Entry};
