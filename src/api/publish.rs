@@ -38,8 +38,8 @@ pub(super) const BODY_TIME: Duration = Duration::from_secs(30);
 /// wait for the next ones.
 const LIVE_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a large body waits for its place.
-const PLACE_TIME: Duration = Duration::from_secs(5);
+/// How long a large body waits for its place, and its records for their turn: that of others is a matter of the spool's answer.
+const PLACE_TIME: Duration = Duration::from_secs(15);
 
 /// Records in one submission: each costs about a hundred bytes of memory beside its data.
 const MAX_RECORDS: usize = 10_000;

@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep, timeout};
 /// From the start of a connection, or the end of a request, to the end of the next request's head. An idle connection lives that long.
 const HEAD_TIME: Duration = Duration::from_secs(5);
 
-/// From a request's head to the last byte of its answer: more than the body's 30 s and the flow's 10 s together.
+/// From a request's head to the last byte of its answer: more than the body's 30 s, a large body's turn after 15 s and the flow's 10 s together.
 const REQUEST_TIME: Duration = Duration::from_secs(60);
 
 /// Between two looks for somebody who may go, while somebody waits at the door.
