@@ -238,7 +238,8 @@ mod tests {
         let mut after = async |state, app_state, heartbeat| {
             tell_link.send_modify(|link| link.state = state);
             tell_app.send_modify(|app| (app.state, app.heartbeat.state) = (app_state, heartbeat));
-            liveness.changed().await;
+            let told = timeout(Duration::from_secs(20), liveness.changed()).await;
+            told.unwrap_or_else(|_| panic!("nobody tells of {state:?}, {app_state:?}, {heartbeat:?}"));
             liveness.missing()
         };
         use HeartbeatState::{Alive, Lost, Off};
