@@ -1,7 +1,7 @@
 //! The pillion binary as a child process, with its folders, its service manager and its log.
 
 use super::http::{self, Answer};
-use super::{SOON, watched::Watched};
+use super::{LONG, SOON, watched::Watched};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -285,13 +285,17 @@ impl Sidecar {
     /// Waits until the status satisfies `right`, and returns it. No event tells of a change of the status, so this asks
     /// again and again.
     pub fn expect_status(&self, what: &str, right: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + SOON;
+        self.expect_status_within(SOON, what, right)
+    }
+
+    fn expect_status_within(&self, limit: Duration, what: &str, right: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + limit;
         loop {
             let status = self.status();
             if right(&status) {
                 return status;
             }
-            assert!(Instant::now() < deadline, "waited {SOON:?} for {what}; {status:#}");
+            assert!(Instant::now() < deadline, "waited {limit:?} for {what}; {status:#}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -299,7 +303,7 @@ impl Sidecar {
     /// Waits until this stream has nothing waiting, and returns its ledger, which must balance.
     pub fn expect_drained(&self, stream: &str) -> Value {
         let waiting = |status: &Value| status["streams"][stream]["waiting"].as_u64();
-        let status = self.expect_status("an empty spool", |status| waiting(status) == Some(0));
+        let status = self.expect_status_within(LONG, "an empty spool", |status| waiting(status) == Some(0));
         let ledger = status["streams"][stream].clone();
         assert_balanced(&ledger);
         ledger

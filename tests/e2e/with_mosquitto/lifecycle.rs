@@ -36,7 +36,7 @@ fn a_clean_stop_is_never_taken_for_a_lost_connection() {
     world.expect_online();
     sidecar.publish("orders", "the last one");
     assert_eq!(sidecar.terminate().code(), Some(0));
-    assert!(sidecar.notes().contains(&"STOPPING=1".to_owned()), "{:?}", sidecar.notes());
+    sidecar.expect_note("its stop", |note| note == "STOPPING=1");
     world.subscriber.expect_text(STREAM, "the last one");
     let farewell = world.subscriber.expect_latest(STATUS, |status| status["state"] == "offline").json();
     assert_eq!(farewell["reason"], "stopped", "{farewell}");
