@@ -267,6 +267,8 @@ fn an_application_that_hangs_never_leaves_an_output_unsafe() {
     expect_safe(&gateway, &before);
     let status = gateway.status();
     assert_eq!((heart(&status), &status["link"]["connects"]), (json!("lost"), &json!(1)), "{status:#}");
+    let journal = gateway.machine.shell(&format!("journalctl --no-pager --unit={SIDECAR} --output=cat"));
+    assert!(journal.contains("gets its safe value, false: the application is gone, or does not answer"), "{journal}");
     // And back again.
     gateway.machine.shell(&beats);
     gateway.expect_status("heartbeats", |status| heart(status) == "alive");

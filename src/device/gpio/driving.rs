@@ -4,7 +4,7 @@
 //! room wait in a short queue; when that is full the oldest goes, for the latest value is what counts.
 
 use super::chip::{Chips, Held, Role, Trouble};
-use super::liveness::Liveness;
+use super::liveness::{Liveness, Missing};
 use super::output::{Cause, Output, Step};
 use super::{Device, State, stopped, submission, until};
 use crate::command::{Data, Order, Progress};
@@ -25,7 +25,7 @@ struct Driven {
 }
 
 pub(super) async fn run<C: Chips>(device: Device<C>, config: &config::Output, liveness: Liveness) {
-    let mut task = Driving { output: Output::new(config), device, liveness, waiting: VecDeque::new() };
+    let mut task = Driving { output: Output::new(config), device, liveness, missing: None, waiting: VecDeque::new() };
     task.look_around();
     let mut state = State::Closed;
     loop {
@@ -48,6 +48,8 @@ struct Driving<C> {
     device: Device<C>,
     output: Output,
     liveness: Liveness,
+    /// As it was when it was looked at last.
+    missing: Option<Missing>,
     waiting: VecDeque<Record>,
 }
 
@@ -136,8 +138,8 @@ impl<C: Chips> Driving<C> {
     }
 
     fn look_around(&mut self) {
-        let is_missing = self.liveness.missing().is_some();
-        self.output.vital(is_missing, self.device.now_ms());
+        self.missing = self.liveness.missing();
+        self.output.vital(self.missing.is_some(), self.device.now_ms());
     }
 
     /// Carries an order out, or says why not. An error means that the line is lost.
@@ -166,7 +168,11 @@ impl<C: Chips> Driving<C> {
         held.drive(step.value)?;
         if step.cause == Cause::Safe && !*self.device.wiring.stop.borrow() {
             let (name, value) = (&self.device.config.name, step.value);
-            tracing::warn!(device = name, "device {name} gets its safe value, {value}: the broker is out of reach");
+            let why = match self.missing {
+                Some(Missing::App) => "the application is gone, or does not answer",
+                Some(Missing::Link) | None => "the broker is out of reach",
+            };
+            tracing::warn!(device = name, "device {name} gets its safe value, {value}: {why}");
         }
         if self.output.driven(step, self.device.now_ms()) {
             self.show(step);
