@@ -17,6 +17,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
@@ -240,8 +241,24 @@ pub struct Submission {
     pub records: Vec<Record>,
     /// What they must survive before `reply` is sent. The configuration may ask for more.
     pub durability: Durability,
+    /// How the submitter knows after a kill that it has submitted them.
+    pub note: Option<Note>,
     /// Where the answer goes, if anybody waits for one.
     pub reply: Option<oneshot::Sender<Result<Accepted, Refusal>>>,
+}
+
+/// How far the submitter of records has come with them. It is written when the records survive what their submission asks for, and
+/// before anybody gets them: so of records that may be with the broker, and gone from the spool, the note is always there.
+#[derive(Debug)]
+pub struct Note {
+    /// The file that is replaced, on a tmpfs: a kill leaves the old content or the new one, a power cut may take both.
+    pub file: PathBuf,
+    /// Its content.
+    pub content: Vec<u8>,
+    /// Gets the error if the file can't be written. The records are accepted all the same.
+    pub failed: oneshot::Sender<String>,
+    /// Told when a power cut can't cost the records any more: they are on flash, or done with.
+    pub safe: oneshot::Sender<()>,
 }
 
 impl Submission {
@@ -251,7 +268,7 @@ impl Submission {
         // Plain documents with string keys always serialise.
         let data = serde_json::to_vec(document).unwrap_or_default();
         let records = vec![Record { topic: "event".to_owned(), time, encoding: Encoding::Json, data }];
-        Submission { stream: StreamId::EVENT, records, durability: Durability::Window, reply: None }
+        Submission { stream: StreamId::EVENT, records, durability: Durability::Window, note: None, reply: None }
     }
 }
 

@@ -331,7 +331,7 @@ impl Companion {
     fn submission(&self, data: Vec<u8>, durability: Durability, reply: Option<Reply>) -> Submission {
         let time = (self.wiring.clock)();
         let record = Record { topic: "event".to_owned(), time, encoding: Encoding::Json, data };
-        Submission { stream: StreamId::EVENT, records: vec![record], durability, reply }
+        Submission { stream: StreamId::EVENT, records: vec![record], durability, note: None, reply }
     }
 
     /// Makes an event.

@@ -102,7 +102,7 @@ async fn submit(shared: &Shared, target: &Target, records: Vec<Record>) -> Resul
     let count = records.len();
     let durability = if target.sync { Durability::Power } else { Durability::Process };
     let stream = target.stream;
-    let submit = |reply| Submission { stream, records, durability, reply: Some(reply) };
+    let submit = |reply| Submission { stream, records, durability, note: None, reply: Some(reply) };
     let accepted = ask(&shared.api.submissions, submit).await??;
     let mut published = Published::default();
     published.add(count, accepted);

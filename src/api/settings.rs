@@ -149,6 +149,7 @@ pub(super) async fn report(shared: &Shared, call: Call) -> Result<Answer, Error>
         stream: StreamId::EVENT,
         records: vec![record],
         durability: Durability::Process,
+        note: None,
         reply: Some(reply),
     };
     let accepted = ask(&shared.api.submissions, submit).await??;

@@ -162,7 +162,7 @@ impl Upload<'_> {
         let durability = if self.target.sync { Durability::Power } else { Durability::Process };
         let (submissions, stream) = (&self.shared.api.submissions, self.target.stream);
         let answer = async move {
-            let submit = |reply| Submission { stream, records, durability, reply: Some(reply) };
+            let submit = |reply| Submission { stream, records, durability, note: None, reply: Some(reply) };
             Ok(ask(submissions, submit).await??)
         };
         self.submitted = Some((count, Box::pin(answer)));

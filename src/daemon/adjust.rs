@@ -4,7 +4,7 @@ use super::listening::Listening;
 use super::plan;
 use crate::app::journal::Journal;
 use crate::config::{self, Config};
-use crate::{accompany, health, logs};
+use crate::{accompany, health, host, logs};
 use tokio::sync::watch;
 
 /// What tells them.
@@ -61,5 +61,6 @@ fn of_logs(config: &Config) -> logs::Settings {
         max_payload: config.mqtt.max_payload,
         runtime_dir: config.runtime_dir.clone(),
         state_dir: config.state_dir.clone(),
+        boot_id: host::boot_id(),
     }
 }

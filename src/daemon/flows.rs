@@ -6,6 +6,7 @@ use super::listening::Listening;
 use super::reload::Reloads;
 use super::{CLOSE, DRAIN, DaemonError, STOP};
 use crate::accompany;
+use crate::logs::Unsaved;
 use crate::publish::{Leave, Publisher};
 use crate::spool::thread;
 use tokio::sync::watch;
@@ -26,7 +27,7 @@ pub(super) struct Flows {
     pub(super) companion: JoinHandle<()>,
     pub(super) stop_companion: watch::Sender<bool>,
     /// The application's log: stopped when nobody asks for its last lines any more.
-    pub(super) logs: JoinHandle<()>,
+    pub(super) logs: JoinHandle<Option<Unsaved>>,
     pub(super) stop_logs: watch::Sender<bool>,
     pub(super) health: JoinHandle<()>,
     pub(super) end_health: watch::Sender<bool>,
@@ -100,7 +101,7 @@ impl Flows {
         }
         ended("dispatch", timeout(STOP, self.dispatch).await.ok());
         self.stop_logs.send_replace(true);
-        ended("logs", timeout(STOP, self.logs).await.ok());
+        let unsaved = ended("logs", timeout(STOP, self.logs).await.ok()).flatten();
         self.end_health.send_replace(true);
         ended("health", timeout(STOP, self.health).await.ok());
         self.stop_ingest.send_replace(true);
@@ -108,17 +109,31 @@ impl Flows {
         self.leave.send_replace(Some(Leave::Stop(Instant::now() + DRAIN)));
         ended("publish", timeout(DRAIN + STOP, self.publisher).await.ok());
         match timeout(CLOSE, self.spool.close()).await {
-            Ok(_) => tracing::info!("stopped"),
+            Ok(is_whole) => {
+                save(unsaved.filter(|_| is_whole == Ok(true))).await;
+                tracing::info!("stopped");
+            }
             Err(_) => tracing::error!("the disk did not take what is left within {} s", CLOSE.as_secs()),
         }
     }
 }
 
-/// Says so if a flow did not end as it should.
-pub(super) fn ended<T>(flow: &str, end: Option<Result<T, JoinError>>) {
+/// Saves how far the application's log has been read: what is in the spool or delivered by now need not be read again.
+async fn save(unsaved: Option<Unsaved>) {
+    let Some(unsaved) = unsaved else { return };
+    match timeout(STOP, tokio::task::spawn_blocking(move || unsaved.save())).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::warn!("the position in the journal could not be saved: {error}"),
+        Ok(Err(_)) | Err(_) => tracing::warn!("the position in the journal could not be saved in time"),
+    }
+}
+
+/// Says so if a flow did not end as it should, and returns what it has left.
+pub(super) fn ended<T>(flow: &str, end: Option<Result<T, JoinError>>) -> Option<T> {
     match end {
-        Some(Ok(_)) => {}
+        Some(Ok(left)) => return Some(left),
         Some(Err(error)) => tracing::error!(flow, "the {flow} flow broke down while stopping: {error}"),
         None => tracing::warn!(flow, "the {flow} flow did not stop in time"),
     }
+    None
 }

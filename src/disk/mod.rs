@@ -149,7 +149,17 @@ pub fn replace(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Result<(
     }
 }
 
-/// The same without the last step: the new file has its name, but a power cut may still take that away. Returns the new file.
+/// Replaces the file at `path` on a tmpfs: after a kill either the old or the new content is there. A power cut may take both.
+pub fn replace_volatile(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let written = fs.create(&temporary).and_then(|mut file| file.append(content));
+    written.and_then(|()| fs.rename(&temporary, path)).inspect_err(|_| {
+        let _ = fs.remove(&temporary);
+    })
+}
+
+/// The same as `replace` without its last step: the new file has its name, but a power cut may still take that away. Returns the
+/// new file.
 fn put_in_place(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Result<Box<dyn LogFile>> {
     let temporary = path.with_extension("tmp");
     let mut file = fs.create(&temporary)?;

@@ -49,5 +49,5 @@ fn record(topic: String, document: &impl Serialize, time: Timestamp) -> Submissi
     // Plain structs with string keys always serialise.
     let data = serde_json::to_vec(document).unwrap_or_default();
     let records = vec![Record { topic, time, encoding: Encoding::Json, data }];
-    Submission { stream: StreamId::EVENT, records, durability: Durability::Window, reply: None }
+    Submission { stream: StreamId::EVENT, records, durability: Durability::Window, note: None, reply: None }
 }

@@ -297,8 +297,13 @@ impl HealthFlow {
     fn publish(&self, status: &Status) {
         let Ok(data) = serde_json::to_vec(status) else { return };
         let record = Record { topic: "health".to_owned(), time: host::now(), encoding: Encoding::Json, data };
-        let submission =
-            Submission { stream: StreamId::LOG, records: vec![record], durability: Durability::Window, reply: None };
+        let submission = Submission {
+            stream: StreamId::LOG,
+            records: vec![record],
+            durability: Durability::Window,
+            note: None,
+            reply: None,
+        };
         if self.wiring.submissions.try_send(submission).is_err() {
             tracing::debug!("no room for a health document");
         }

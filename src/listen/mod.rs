@@ -259,7 +259,8 @@ impl Listener {
         let time = (self.wiring.clock)();
         let data = document.to_string().into_bytes();
         let records = vec![Record { topic: "event".to_owned(), time, encoding: Encoding::Json, data }];
-        let submission = Submission { stream: StreamId::EVENT, records, durability: Durability::Window, reply: None };
+        let submission =
+            Submission { stream: StreamId::EVENT, records, durability: Durability::Window, note: None, reply: None };
         let mut sending = std::pin::pin!(self.wiring.submissions.send(submission));
         loop {
             tokio::select! {

@@ -7,9 +7,11 @@
 //! {"unit":…,"batch":n,"recorder":[line, …],"cursor":…}     less severe ones from the flight recorder, after an error
 //! ```
 //!
-//! `unit` is missing where no unit is configured. `batch` and `cursor` are ours: see [`position`](super::position).
+//! `unit` is missing where no unit is configured. `batch` and `cursor` are ours: see [`position`](super::position). A kill may leave
+//! the first records of a batch without the others, so each has the cursor of the last line that need not be read again once it is
+//! there.
 
-use super::position::Position;
+use crate::app::journal::Cursor;
 use crate::logline::{LogLine, shorten};
 use std::time::Duration;
 
@@ -59,26 +61,41 @@ pub fn encode(mut line: LogLine, room: usize) -> (String, bool) {
 #[derive(Debug)]
 pub struct Batch {
     room: usize,
-    /// Of each record, its lines as JSON with commas between them.
-    parts: Vec<String>,
+    kind: &'static str,
+    parts: Vec<Part>,
     lines: usize,
 }
 
+/// Lines of one record.
+#[derive(Debug)]
+pub struct Part {
+    kind: &'static str,
+    /// As JSON, with commas between them.
+    lines: String,
+    /// The last one of them that is of the journal, if they are read once only.
+    upto: Option<Cursor>,
+}
+
 impl Batch {
-    /// For records with so many bytes of lines.
-    pub fn new(room: usize) -> Self {
-        Batch { room, parts: Vec::new(), lines: 0 }
+    /// For records with so many bytes of lines of this kind: `lines` or `recorder`.
+    pub fn new(kind: &'static str, room: usize) -> Self {
+        Batch { room, kind, parts: Vec::new(), lines: 0 }
     }
 
-    /// Adds an encoded line of at most `room` bytes.
-    pub fn push(&mut self, json: &str) {
+    /// Adds an encoded line of at most `room` bytes, and its place in the journal.
+    pub fn push(&mut self, json: &str, cursor: Option<&Cursor>) {
         self.lines += 1;
-        match self.parts.last_mut() {
-            Some(part) if part.len() + 1 + json.len() <= self.room => {
-                part.push(',');
-                part.push_str(json);
-            }
-            _ => self.parts.push(json.to_owned()),
+        let fits = self.parts.last().is_some_and(|part| part.lines.len() + 1 + json.len() <= self.room);
+        if !fits {
+            self.parts.push(Part { kind: self.kind, lines: String::new(), upto: None });
+        }
+        let Some(part) = self.parts.last_mut() else { return };
+        if fits {
+            part.lines.push(',');
+        }
+        part.lines.push_str(json);
+        if cursor.is_some() {
+            part.upto = cursor.cloned();
         }
     }
 
@@ -86,34 +103,44 @@ impl Batch {
     pub fn is_full(&self) -> bool {
         self.lines >= LINES
             || self.parts.len() > 1
-            || self.parts.first().is_some_and(|part| part.len() * 8 >= self.room * 7)
+            || self.parts.first().is_some_and(|part| part.lines.len() * 8 >= self.room * 7)
     }
 
-    /// The data of its records, and an empty batch.
-    pub fn take(&mut self, kind: &str, unit: Option<&str>, position: &Numbered<'_>) -> Vec<Vec<u8>> {
+    /// What is in it; it is empty then.
+    pub fn take(&mut self) -> Vec<Part> {
         self.lines = 0;
-        std::mem::take(&mut self.parts).into_iter().map(|lines| data(kind, unit, position, &lines)).collect()
+        std::mem::take(&mut self.parts)
     }
 }
 
-/// What a record says of its place.
-#[derive(Debug, Clone, Copy)]
-pub struct Numbered<'a> {
-    /// The number of the batch.
-    pub batch: u64,
-    /// Up to where the journal has been read.
-    pub position: Option<&'a Position>,
+/// The data of a batch's records: so numbered, with everything read up to `from` before it, and up to `to` with all of it.
+pub fn encode_all(
+    parts: Vec<Part>,
+    unit: Option<&str>,
+    batch: u64,
+    from: Option<&Cursor>,
+    to: Option<&Cursor>,
+) -> Vec<Vec<u8>> {
+    let mut cursor = from.cloned();
+    let mut records = Vec::with_capacity(parts.len());
+    let mut parts = parts.into_iter().peekable();
+    while let Some(Part { kind, lines, upto }) = parts.next() {
+        let last = to.filter(|_| parts.peek().is_none());
+        cursor = last.cloned().or(upto).or(cursor);
+        records.push(data(kind, unit, batch, cursor.as_ref(), &lines));
+    }
+    records
 }
 
-fn data(kind: &str, unit: Option<&str>, place: &Numbered<'_>, lines: &str) -> Vec<u8> {
+fn data(kind: &str, unit: Option<&str>, batch: u64, cursor: Option<&Cursor>, lines: &str) -> Vec<u8> {
     let mut data = String::with_capacity(lines.len() + FRAME);
     data.push('{');
     if let Some(unit) = unit {
         data += &format!("\"unit\":{},", serde_json::Value::from(unit));
     }
-    data += &format!("\"batch\":{},\"{kind}\":[{lines}]", place.batch);
-    if let Some(position) = place.position {
-        data += &format!(",\"cursor\":\"{}\"", position.cursor.as_str());
+    data += &format!("\"batch\":{batch},\"{kind}\":[{lines}]");
+    if let Some(cursor) = cursor {
+        data += &format!(",\"cursor\":\"{}\"", cursor.as_str());
     }
     data.push('}');
     data.into_bytes()
@@ -122,7 +149,6 @@ fn data(kind: &str, unit: Option<&str>, place: &Numbered<'_>, lines: &str) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::journal::Cursor;
     use crate::record::{ClockQuality, Encoding, Record, Sequenced, Timestamp};
     use proptest::prelude::*;
     use serde_json::{Value, json};
@@ -131,32 +157,47 @@ mod tests {
         LogLine::plain("2026-11-25T10:10:41.274021Z".to_owned(), 6, message.to_owned())
     }
 
-    fn position() -> Position {
-        let cursor =
-            format!("s={0};i=ffffffffff;b={0};m=ffffffffffff;t=ffffffffffffff;x=ffffffffffffffff", "f".repeat(32));
-        Position { batch: 7, cursor: Cursor::parse(&cursor).unwrap(), read: true }
+    fn cursor(number: u64) -> Cursor {
+        let text = format!("s={};i={number:010x};b={};m=fff;t=fff;x=ffff", "f".repeat(32), "f".repeat(32));
+        Cursor::parse(&text).unwrap()
+    }
+
+    fn decoded(records: &[Vec<u8>]) -> Vec<Value> {
+        records.iter().map(|data| serde_json::from_slice(data).unwrap()).collect()
     }
 
     #[test]
     fn a_record_never_changes_its_form() {
-        let mut batch = Batch::new(1000);
-        batch.push(&encode(line("a"), 1000).0);
-        batch.push(&encode(line("b"), 1000).0);
-        let position = position();
-        let place = Numbered { batch: 8, position: Some(&position) };
-        let records = batch.take("lines", Some("gw.service"), &place);
-        let expected = json!({ "unit": "gw.service", "batch": 8, "cursor": position.cursor.as_str(), "lines": [
+        let mut batch = Batch::new("lines", 1000);
+        batch.push(&encode(line("a"), 1000).0, Some(&cursor(1)));
+        batch.push(&encode(line("b"), 1000).0, Some(&cursor(2)));
+        let records = encode_all(batch.take(), Some("gw.service"), 8, Some(&cursor(0)), Some(&cursor(3)));
+        let expected = json!({ "unit": "gw.service", "batch": 8, "cursor": cursor(3).as_str(), "lines": [
             { "ts": "2026-11-25T10:10:41.274021Z", "priority": 6, "message": "a" },
             { "ts": "2026-11-25T10:10:41.274021Z", "priority": 6, "message": "b" },
         ]});
-        assert_eq!(
-            records.iter().map(|data| serde_json::from_slice(data).unwrap()).collect::<Vec<Value>>(),
-            [expected]
-        );
+        assert_eq!(decoded(&records), [expected]);
         assert!(!batch.is_full());
-        batch.push("1");
-        let records = batch.take("recorder", None, &Numbered { batch: 9, position: None });
-        assert_eq!(records, [b"{\"batch\":9,\"recorder\":[1]}"]);
+        let mut recorder = Batch::new("recorder", 1000);
+        recorder.push("1", None);
+        assert_eq!(encode_all(recorder.take(), None, 9, None, None), [b"{\"batch\":9,\"recorder\":[1]}"]);
+    }
+
+    #[test]
+    fn of_a_batch_that_was_torn_no_line_is_missing_and_none_comes_again() {
+        // Each line is a record of its own; the second one was posted, and the last one of the journal is not shipped.
+        let mut recorder = Batch::new("recorder", 3);
+        recorder.push("100", None);
+        let mut batch = Batch::new("lines", 3);
+        batch.push("101", Some(&cursor(1)));
+        batch.push("102", None);
+        batch.push("103", Some(&cursor(3)));
+        let mut parts = recorder.take();
+        parts.extend(batch.take());
+        let records = decoded(&encode_all(parts, None, 8, Some(&cursor(0)), Some(&cursor(4))));
+        let places: Vec<&str> = records.iter().map(|record| record["cursor"].as_str().unwrap()).collect();
+        assert_eq!(places, [cursor(0).as_str(), cursor(1).as_str(), cursor(1).as_str(), cursor(4).as_str()]);
+        assert!(records.iter().all(|record| record["batch"] == 8));
     }
 
     #[test]
@@ -181,16 +222,16 @@ mod tests {
             unit in prop::option::of("[a-z]{1,230}"),
         ) {
             let room = room(max_payload, unit.as_deref());
-            let mut batch = Batch::new(room);
+            let mut batch = Batch::new("recorder", room);
             for (message, times) in &messages {
                 let mut line = line(&message.repeat(*times));
                 line.encoding = base64.then(|| "base64".to_owned());
-                batch.push(&encode(line, room).0);
+                batch.push(&encode(line, room).0, None);
             }
-            let position = position();
-            let place = Numbered { batch: u64::MAX, position: Some(&position) };
+            let longest = format!("s={0};i=ffffffffff;b={0};m=ffffffffffff;t=ffffffffffffff;x=ffffffffffffffff", "f".repeat(32));
+            let longest = Cursor::parse(&longest).unwrap();
             let mut lines = 0;
-            for data in batch.take("recorder", unit.as_deref(), &place) {
+            for data in encode_all(batch.take(), unit.as_deref(), u64::MAX, Some(&longest), None) {
                 let document: Value = serde_json::from_slice(&data).unwrap();
                 lines += document["recorder"].as_array().unwrap().len();
                 let time = Timestamp { wall_ms: 1, mono_ms: 1, quality: ClockQuality::Unsynced };

@@ -4,6 +4,9 @@
 //! Bursts are half a minute's worth: by default more than what journald itself takes from a unit (`RateLimitBurst=`, 10,000 in
 //! 30 s).
 
+use crate::logline::{LogLine, rfc3339_us};
+use serde_json::Map;
+
 /// A burst may have so many seconds' worth of lines.
 const BURST_S: u64 = 30;
 /// Microseconds in a second: a token is counted in so many parts.
@@ -63,6 +66,9 @@ impl Limit {
     }
 }
 
+/// syslog(3)
+const WARNING: u8 = 4;
+
 /// How many lines were suppressed, by priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Suppressed([u64; 8]);
@@ -83,8 +89,23 @@ impl Suppressed {
         self.0.iter().sum()
     }
 
+    /// A line of our own that says how many of the application's are missing, with what was allowed per second.
+    pub fn summary(&self, rate: u32, now_us: u64) -> LogLine {
+        let list: Vec<String> = self.by_name().map(|(name, count)| format!("{count} {name}")).collect();
+        let message = format!(
+            "{} lines were not shipped, for there were more than log_rate = {rate} per second: {}",
+            self.total(),
+            list.join(", ")
+        );
+        let mut line = LogLine::plain(rfc3339_us(now_us), WARNING, message);
+        line.identifier = Some("pillion".to_owned());
+        let counts: Map<_, _> = self.by_name().map(|(name, count)| (name.to_owned(), count.into())).collect();
+        line.fields.insert("suppressed".to_owned(), counts.into());
+        line
+    }
+
     /// The counts with their priorities' names, of those that are not 0.
-    pub fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
         NAMES.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
     }
 }

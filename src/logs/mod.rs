@@ -11,21 +11,24 @@
 //! States of the journal: *off*, *resting* (it can't be read; the back-off runs), *reading* (what was there, or what comes).
 
 mod batch;
+mod bookmark;
 mod flow;
 mod limit;
+mod outbox;
 mod position;
 mod recorder;
 mod tail;
 #[cfg(test)]
 mod tests;
 
+pub use bookmark::Unsaved;
 pub use limit::NAMES as LEVELS;
-pub use position::Position;
 
 use crate::app::journal::Journal;
 use crate::logline::{Posted, RecentRequest};
 use crate::pulse::Pulse;
-use crate::record::{Clock, Sequenced, Submission};
+use crate::record::{Clock, Submission};
+use crate::spool::Newest;
 use crate::stats::LogsStatus;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -56,6 +59,8 @@ pub struct Settings {
     pub runtime_dir: PathBuf,
     /// Where it is noted for good.
     pub state_dir: PathBuf,
+    /// The kernel's boot id: of which boot a note is.
+    pub boot_id: String,
 }
 
 /// What the flow speaks to.
@@ -67,7 +72,7 @@ pub struct Wiring {
     /// Into the ingest flow.
     pub submissions: mpsc::Sender<Submission>,
     /// The newest record of lines that waits in the spool, asked for before anything could be acknowledged.
-    pub newest: oneshot::Receiver<Option<Sequenced>>,
+    pub newest: oneshot::Receiver<Newest>,
     /// What is shown of the flow.
     pub status: watch::Sender<LogsStatus>,
     /// Where time stamps come from.
@@ -78,7 +83,8 @@ pub struct Wiring {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Runs until `stop` is set, by the latest settings.
-pub async fn run(settings: watch::Receiver<Settings>, wiring: Wiring) {
-    flow::Flow::new(settings, wiring).run().await;
+/// Runs until `stop` is set, by the latest settings. Returns the position that is to be saved when the spool has been closed, if it
+/// is another than the one on flash.
+pub async fn run(settings: watch::Receiver<Settings>, wiring: Wiring) -> Option<Unsaved> {
+    flow::Flow::new(settings, wiring).run().await
 }

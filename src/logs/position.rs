@@ -1,27 +1,32 @@
 //! How far the journal has been read, so that no line is lost or comes twice.
 //!
-//! Every record of lines carries the cursor of the last line that had been read then, and the number of its batch, one higher than
+//! Every record of lines carries the cursor of the last line that is in it or before it, and the number of its batch, one higher than
 //! that of the one before. When a batch is accepted, both are noted in `runtime_dir`, which costs no flash; on a clean stop,
 //! and now and then when they have changed, in `state_dir`. At a start the highest number counts, of the three that
-//! can be known: noted in `runtime_dir`, noted in `state_dir`, and that of the newest batch which still waits in the spool. So
+//! can be known: noted in `runtime_dir`, noted in `state_dir`, and that of the newest record which still waits in the spool.
 //!
-//! - a kill between acceptance and note leaves a batch in the spool whose number is higher than the noted one. (Unless the
-//!   broker has acknowledged it already, and the spool has noted that. The note is made as soon as this task runs after acceptance,
-//!   which on a busy machine may be late enough: then the batch comes again, under the same ids of its lines.);
-//! - a kill before acceptance leaves neither, and the lines are read again;
-//! - after a power cut some lines were delivered that are read again, those since the latest note in `state_dir`: consumers know
-//!   them by their `id`. None is lost, as far as the journal has them.
+//! The spool takes a batch in, writes the note, and only then hands the batch out: see [`Note`](crate::record::Note). So
+//!
+//! - a kill before acceptance leaves neither, nobody has got the batch, and the lines are read again;
+//! - a kill within acceptance leaves some or all records of the batch in the spool, where they wait, for nobody has got them. Each
+//!   says how far they go;
+//! - a kill after that leaves the note, whatever the broker has acknowledged and the spool has forgotten;
+//! - a power cut takes the note, and batches that the broker did not have and flash neither. The position in `state_dir` is never
+//!   ahead of those, so their lines are read again. But some that were delivered are read again as well, those since the latest
+//!   save: consumers know them by their `id`. None is lost, as far as the journal has them. A note of another boot is not believed:
+//!   `runtime_dir` may be on a disk.
+//!
+//! Where `runtime_dir` takes no note, which the status tells, or no disk takes the batch, a kill may bring its lines again.
 //!
 //! Lines that are not shipped move the position, too, but no further than to where the flight recorder begins that would be
 //! lost with the process: so it is filled again.
 //!
 //! Format of both files, `log-position`: JSON, `{"batch":12,"cursor":"s=…","read":true}`. `read`: whether the line at the
-//! cursor has itself been read.
+//! cursor has itself been read. The one in `runtime_dir` has `"boot"` as well, the kernel's boot id.
 
 use crate::app::journal::{Begin, Cursor};
 use crate::disk::{self, Disk};
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -48,6 +53,8 @@ struct Noted {
     cursor: String,
     #[serde(default = "yes")]
     read: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
 }
 
 fn yes() -> bool {
@@ -57,12 +64,18 @@ fn yes() -> bool {
 impl Position {
     /// The position in a file, or in a record of lines. `None` where there is none.
     pub fn decode(json: &[u8]) -> Option<Position> {
-        let Noted { batch, cursor, read } = serde_json::from_slice(json).ok()?;
-        Some(Position { batch, cursor: Cursor::parse(&cursor)?, read })
+        Some(Position::decode_noted(json)?.0)
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let noted = Noted { batch: self.batch, cursor: self.cursor.as_str().to_owned(), read: self.read };
+    fn decode_noted(json: &[u8]) -> Option<(Position, Option<String>)> {
+        let Noted { batch, cursor, read, boot } = serde_json::from_slice(json).ok()?;
+        Some((Position { batch, cursor: Cursor::parse(&cursor)?, read }, boot))
+    }
+
+    /// The content of a file; with the boot id, of the one in `runtime_dir`.
+    pub fn encode(&self, boot_id: Option<&str>) -> Vec<u8> {
+        let (cursor, boot) = (self.cursor.as_str().to_owned(), boot_id.map(str::to_owned));
+        let noted = Noted { batch: self.batch, cursor, read: self.read, boot };
         serde_json::to_vec(&noted).unwrap_or_default()
     }
 
@@ -80,35 +93,43 @@ impl Position {
         }
     }
 
-    /// As the file in this folder has it.
-    pub fn load(folder: &Path) -> Option<Position> {
-        let path = folder.join(FILE_NAME);
-        match disk::read_all(&Disk, &path, MAX_FILE) {
-            Ok(content) => {
-                let position = Position::decode(&content);
-                if position.is_none() {
-                    tracing::warn!("{} is damaged; it is not used", path.display());
-                }
-                position
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                tracing::warn!("{} can't be read: {error}; it is not used", path.display());
-                None
-            }
-        }
+    /// As the file in `runtime_dir` has it, if it is of this boot. One that does not say is of an earlier version, and believed.
+    pub fn noted(runtime_dir: &Path, boot_id: &str) -> Option<Position> {
+        let (position, boot) = load(runtime_dir)?;
+        boot.is_none_or(|boot| boot == boot_id).then_some(position)
+    }
+
+    /// As the file in `state_dir` has it.
+    pub fn saved(state_dir: &Path) -> Option<Position> {
+        Some(load(state_dir)?.0)
     }
 
     /// Writes the file so that it survives a kill: into `runtime_dir`.
-    pub fn note(&self, folder: &Path) -> io::Result<()> {
-        let (path, temporary) = (folder.join(FILE_NAME), folder.join(format!("{FILE_NAME}.tmp")));
-        fs::write(&temporary, self.encode())?;
-        fs::rename(&temporary, &path)
+    pub fn note(&self, runtime_dir: &Path, boot_id: &str) -> io::Result<()> {
+        disk::replace_volatile(&Disk, &runtime_dir.join(FILE_NAME), &self.encode(Some(boot_id)))
     }
 
     /// Writes the file so that it survives a power cut: into `state_dir`. Blocks as long as the disk takes.
-    pub fn save(&self, folder: &Path) -> io::Result<()> {
-        disk::replace(&Disk, &folder.join(FILE_NAME), &self.encode())
+    pub fn save(&self, state_dir: &Path) -> io::Result<()> {
+        disk::replace(&Disk, &state_dir.join(FILE_NAME), &self.encode(None))
+    }
+}
+
+fn load(folder: &Path) -> Option<(Position, Option<String>)> {
+    let path = folder.join(FILE_NAME);
+    match disk::read_all(&Disk, &path, MAX_FILE) {
+        Ok(content) => {
+            let noted = Position::decode_noted(&content);
+            if noted.is_none() {
+                tracing::warn!("{} is damaged; it is not used", path.display());
+            }
+            noted
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!("{} can't be read: {error}; it is not used", path.display());
+            None
+        }
     }
 }
 
@@ -150,6 +171,7 @@ impl Marks {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     fn cursor(number: u64) -> Cursor {
         Cursor::parse(&format!("s=a;i={number:x}")).unwrap()
@@ -181,23 +203,37 @@ mod tests {
     #[test]
     fn a_position_is_never_read_wrongly() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Position::load(dir.path()), None);
+        let path = dir.path().join(FILE_NAME);
+        assert_eq!(Position::saved(dir.path()), None);
         let fresh = Position { read: false, ..at(0, 1) };
-        fresh.note(dir.path()).unwrap();
-        assert_eq!((Position::load(dir.path()), fresh.begin()), (Some(fresh.clone()), Begin::With(cursor(1))));
+        fresh.save(dir.path()).unwrap();
+        assert_eq!((Position::saved(dir.path()), fresh.begin()), (Some(fresh.clone()), Begin::With(cursor(1))));
         at(9, 2).save(dir.path()).unwrap();
-        assert_eq!(Position::load(dir.path()), Some(at(9, 2)));
+        assert_eq!(Position::saved(dir.path()), Some(at(9, 2)));
         assert_eq!(at(9, 2).begin(), Begin::Behind(cursor(2)));
-        let text = fs::read_to_string(dir.path().join(FILE_NAME)).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, r#"{"batch":9,"cursor":"s=a;i=2","read":true}"#, "later versions read it");
         let record = br#"{"unit":"u","batch":3,"lines":[{"cursor":"x"}],"cursor":"s=a;i=7"}"#;
         assert_eq!(Position::decode(record), Some(at(3, 7)));
         for damaged in
             ["", "{", "{\"batch\":1}", r#"{"batch":-1,"cursor":"s=a;i=2"}"#, r#"{"batch":1,"cursor":"--file=x"}"#]
         {
-            fs::write(dir.path().join(FILE_NAME), damaged).unwrap();
-            assert_eq!(Position::load(dir.path()), None, "{damaged}");
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(Position::saved(dir.path()), None, "{damaged}");
+            assert_eq!(Position::noted(dir.path(), "b1"), None, "{damaged}");
         }
+    }
+
+    #[test]
+    fn a_note_of_another_boot_is_never_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        at(9, 2).note(dir.path(), "b1").unwrap();
+        assert_eq!(Position::noted(dir.path(), "b1"), Some(at(9, 2)), "killed");
+        assert_eq!(Position::noted(dir.path(), "b2"), None, "the power went");
+        let text = fs::read_to_string(dir.path().join(FILE_NAME)).unwrap();
+        assert_eq!(text, r#"{"batch":9,"cursor":"s=a;i=2","read":true,"boot":"b1"}"#, "later versions read it");
+        at(8, 2).save(dir.path()).unwrap();
+        assert_eq!(Position::noted(dir.path(), "b1"), Some(at(8, 2)), "of a version that did not note the boot");
     }
 
     proptest! {

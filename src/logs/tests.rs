@@ -1,15 +1,19 @@
-//! The whole flow, with a journalctl of the tests' own (`tests/common/journalctl.py`) and an ingest flow that accepts or refuses.
+//! The whole flow, with a journalctl of the tests' own (`tests/common/journalctl.py`) and an ingest flow that accepts or
+//! refuses, and writes notes as the spool does.
 
 use super::*;
 use crate::app::journal::Journal;
+use crate::disk::{Disk, replace_volatile};
 use crate::logline::{LogLine, PostedCounts};
 use crate::pulse::Heart;
-use crate::record::{Accepted, ClockQuality, Encoding, Record, Refusal, StreamId, Timestamp};
+use crate::record::{Accepted, ClockQuality, Encoding, Note, Record, Refusal, Sequenced, StreamId, Timestamp};
 use crate::stats::LogsState;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -30,7 +34,9 @@ struct Rig {
     settings: Settings,
     changes: watch::Sender<Settings>,
     next: u64,
-    flow: Option<JoinHandle<()>>,
+    flow: Option<JoinHandle<Option<Unsaved>>>,
+    /// What is accepted is not answered.
+    silent: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     recent: mpsc::Sender<RecentRequest>,
     posts: mpsc::Sender<Posted>,
@@ -61,6 +67,7 @@ impl Rig {
             max_payload: 256 * 1024,
             runtime_dir: folder.path().join("run"),
             state_dir: folder.path().join("state"),
+            boot_id: "this boot".into(),
         };
         change(&mut settings);
         Rig {
@@ -69,6 +76,7 @@ impl Rig {
             settings,
             next: 1,
             flow: None,
+            silent: Arc::default(),
             stop: watch::channel(false).0,
             recent: mpsc::channel(1).0,
             posts: mpsc::channel(1).0,
@@ -121,11 +129,21 @@ impl Rig {
         let (submissions, mut submitted) = mpsc::channel::<Submission>(4);
         let (tell, records) = mpsc::unbounded_channel();
         let (refuse, mut refusals) = mpsc::unbounded_channel::<Option<Refusal>>();
+        let silent = Arc::clone(&self.silent);
         tokio::spawn(async move {
-            while let Some(Submission { stream, records, reply, .. }) = submitted.recv().await {
+            let mut unanswered = Vec::new();
+            while let Some(Submission { stream, records, note, reply, .. }) = submitted.recv().await {
                 let refusal = refusals.try_recv().ok().flatten();
+                if let (None, Some(Note { file, content, safe, .. })) = (&refusal, note) {
+                    replace_volatile(&Disk, &file, &content).unwrap();
+                    let _ = safe.send(());
+                }
                 if refusal.is_none() {
                     records.into_iter().for_each(|record| tell.send((stream, record)).unwrap_or_default());
+                }
+                if silent.load(Ordering::SeqCst) {
+                    unanswered.push(reply);
+                    continue;
                 }
                 let _ = reply.unwrap().send(refusal.map_or(Ok(Accepted { first: 1, last: 1 }), Err));
             }
@@ -138,7 +156,8 @@ impl Rig {
             encoding: Encoding::Json,
             data: data.to_string().into(),
         };
-        answer.send(newest.map(|data| Sequenced { seq: 1, record: record(data) })).unwrap();
+        let record = newest.map(|data| Sequenced { seq: 1, record: record(data) });
+        answer.send(Newest { record, safe: oneshot::channel().1 }).unwrap();
         let heart = Heart::default();
         let wiring = Wiring {
             recent: asked,
@@ -157,10 +176,12 @@ impl Rig {
         (self.records, self.refuse, self._heart) = (records, refuse, heart);
     }
 
+    /// As the daemon does: what is unsaved is saved when the spool has been closed.
     async fn stop(&mut self) {
         self.stop.send_replace(true);
-        timeout(SOON, self.flow.take().unwrap()).await.expect("it stops").unwrap();
+        let unsaved = timeout(SOON, self.flow.take().unwrap()).await.expect("it stops").unwrap();
         self.take();
+        unsaved.map_or(Ok(()), |unsaved| unsaved.save()).unwrap();
     }
 
     /// As `kill -9` does.
@@ -285,6 +306,25 @@ async fn a_batch_that_was_accepted_before_a_kill_is_never_shipped_again() {
 }
 
 #[tokio::test]
+async fn a_batch_that_is_gone_from_the_spool_before_a_kill_is_never_shipped_again() {
+    let mut rig = Rig::new(|_| {});
+    rig.start(None);
+    rig.log(6, &["a"]);
+    rig.expect("lines", &["a"]).await;
+    // The broker has it, the spool is done with it, and the flow never heard that it was accepted.
+    rig.silent.store(true, Ordering::SeqCst);
+    rig.log(6, &["b", "c"]);
+    rig.expect("lines", &["a", "b", "c"]).await;
+    rig.kill().await;
+    rig.silent.store(false, Ordering::SeqCst);
+    rig.log(6, &["d"]);
+    rig.start(None);
+    rig.expect("lines", &["a", "b", "c", "d"]).await;
+    let batches: Vec<u64> = rig.seen.iter().map(|record| record["batch"].as_u64().unwrap()).collect();
+    assert!(batches.windows(2).all(|pair| pair[0] < pair[1]), "{batches:?}");
+}
+
+#[tokio::test]
 async fn an_error_always_brings_what_came_before_it_and_once_only() {
     let mut rig = Rig::new(|_| {});
     rig.start(None);
@@ -363,6 +403,23 @@ async fn a_full_stream_never_costs_a_line() {
     sleep(Duration::from_millis(1200)).await;
     rig.log(6, &["d"]);
     rig.expect("lines", &["a", "b", "d"]).await;
+}
+
+#[tokio::test]
+async fn lines_behind_a_batch_that_no_disk_took_never_hide_it_from_the_next_process() {
+    let mut rig = Rig::new(|settings| settings.recorder = 64);
+    rig.log(6, &["a"]);
+    rig.start(None);
+    rig.expect("lines", &["a"]).await;
+    rig.refuse.send(Some(Refusal::NotDurable("no space".into()))).unwrap();
+    rig.log(6, &["b"]);
+    rig.expect_status(|status| status.records == 2).await;
+    // These fill the flight recorder many times over.
+    rig.log(7, &["debug"; 20]);
+    rig.expect_status(|status| status.read == 22).await;
+    rig.kill().await;
+    rig.start(None);
+    rig.expect("lines", &["a", "b"]).await;
 }
 
 #[tokio::test]

@@ -213,7 +213,7 @@ impl Flow {
         let topic = format!("{REPORTED}{key}");
         let record = Record { topic, time: (self.wiring.clock)(), encoding: Encoding::Raw, data };
         let (stream, durability) = (StreamId::EVENT, Durability::Window);
-        let submission = Submission { stream, records: vec![record], durability, reply: None };
+        let submission = Submission { stream, records: vec![record], durability, note: None, reply: None };
         let _ = self.wiring.pulse.during(self.wiring.submissions.send(submission)).await;
     }
 

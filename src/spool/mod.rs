@@ -123,6 +123,7 @@ use crate::stats::StreamStatus;
 use backfill::Backfill;
 use fs::FileSystem;
 use log::{Log, Rules};
+pub use newest::Newest;
 use notice::Finding;
 pub use notice::{Gap, Reason};
 use serde_json::json;
@@ -450,8 +451,18 @@ impl Spool {
         self.logs.iter().map(|log| log.status(now)).collect()
     }
 
-    /// Commits everything. What a failing disk did not take is lost with the process, and logged.
-    pub fn close(&mut self, now: Timestamp) {
+    /// The number of the latest record of this stream.
+    pub fn last(&self, stream: StreamId) -> u64 {
+        self.logs.get(stream.index()).map_or(0, |log| log.ledger.next().saturating_sub(1))
+    }
+
+    /// Whether a power cut can't cost a record of this stream up to this number: flash has them, or they are done with.
+    pub fn is_safe(&self, stream: StreamId, last: u64) -> bool {
+        self.logs.get(stream.index()).is_none_or(|log| log.first_pending().is_none_or(|first| first > last))
+    }
+
+    /// Commits everything. What a failing disk did not take is lost with the process, and logged. Returns whether it took all.
+    pub fn close(&mut self, now: Timestamp) -> bool {
         for log in &mut self.logs {
             // An error comes again when the log is closed.
             let _ = log.flush(now);
@@ -460,13 +471,16 @@ impl Spool {
             let gaps = self.logs.iter_mut().flat_map(|log| log.gaps.take_all()).collect();
             self.announce_all(gaps, now);
         }
+        let mut is_whole = true;
         for log in &mut self.logs {
             if let Err(error) = log.close(now) {
+                is_whole = false;
                 let waiting = log.status(now).waiting;
                 let name = &log.rules.stream.name;
                 tracing::error!(stream = %name, "stream {name} can't be closed: {error}; {waiting} records wait");
             }
         }
+        is_whole
     }
 
     fn log(&mut self, stream: StreamId) -> Option<&mut Log> {

@@ -7,6 +7,16 @@ use super::reader::{Next, SegmentReader};
 use super::{Spool, StreamId};
 use crate::record::Sequenced;
 use std::io;
+use tokio::sync::oneshot;
+
+/// What the last process left for whoever asks.
+#[derive(Debug)]
+pub struct Newest {
+    /// The newest record on the topic that waits.
+    pub record: Option<Sequenced>,
+    /// Told when a power cut can't cost any record that was there when it was asked for: flash has them, or they are done with.
+    pub safe: oneshot::Receiver<()>,
+}
 
 impl Spool {
     /// The newest record on this topic that waits in this stream. Reads whole segments, the newest first, until it is found.

@@ -4,16 +4,21 @@
 //! with one commit (group commit), and pushes waiting records to the publisher as far as the publisher's credit goes, so
 //! that a live record needs no question first. Before it sleeps, the runtime tier has all that came in.
 //!
+//! A live record may be with the broker before a disk has it; who waits for the answer to its submission has none by then. A
+//! submission with a [`Note`](crate::record::Note) is another thing: its records and then its note are written before anything of
+//! it is pushed. So after a kill either its records wait, or the note tells of them, or nobody has ever got them.
+//!
 //! Credit is counted in bytes: the publisher starts with [`CREDIT`], each pushed record uses up its cost in memory, and
 //! the publisher grants it back when it has let go of the record.
 
 use super::fs::{Disk, FileSystem};
-use super::{Batch, Options, Reason, Spool, unconfigured};
+use super::{Batch, Newest, Options, Reason, Spool, unconfigured};
 use crate::config::Stream;
 use crate::pulse::Pulse;
-use crate::record::{Accepted, Clock, Durability, Record, Refusal, Sequenced, StreamId, Submission};
+use crate::record::{Accepted, Clock, Durability, Record, Refusal, StreamId, Submission};
 use crate::stats::StreamStatus;
 use flume::RecvTimeoutError;
+use notes::Notes;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,11 +45,11 @@ enum Request {
     Rewind { epoch: u64 },
     ReadAgain { stream: StreamId, epoch: u64 },
     Hold(u64),
-    Newest { stream: StreamId, topic: &'static str, reply: oneshot::Sender<Option<Sequenced>> },
+    Newest { stream: StreamId, topic: &'static str, reply: oneshot::Sender<Newest> },
     Report(oneshot::Sender<Vec<StreamStatus>>),
     Limit { streams: Vec<Stream>, backfill_rate: u32 },
     Beat,
-    Close(oneshot::Sender<()>),
+    Close(oneshot::Sender<bool>),
 }
 
 /// The spool as the flows see it. Cheap to clone.
@@ -93,6 +98,7 @@ fn start_on(
     let epochs = vec![0; options.streams.len()];
     let server = Server {
         spool,
+        notes: Notes::new(fs),
         clock,
         pulse,
         inbox,
@@ -188,7 +194,7 @@ impl Handle {
 
     /// Asks for the newest record on this topic that waits in this stream. What is acknowledged after this call still counts as
     /// waiting.
-    pub async fn newest(&self, stream: StreamId, topic: &'static str) -> oneshot::Receiver<Option<Sequenced>> {
+    pub async fn newest(&self, stream: StreamId, topic: &'static str) -> oneshot::Receiver<Newest> {
         let (reply, answer) = oneshot::channel();
         // A closed spool drops the reply, and the receiver tells.
         let _ = self.send(Request::Newest { stream, topic, reply }).await;
@@ -213,8 +219,8 @@ impl Handle {
         let _ = self.requests.try_send(Request::Beat);
     }
 
-    /// Commits everything and ends the thread.
-    pub async fn close(&self) -> Result<(), Closed> {
+    /// Commits everything and ends the thread. Returns whether the disk took it all.
+    pub async fn close(&self) -> Result<bool, Closed> {
         let (reply, done) = oneshot::channel();
         self.send(Request::Close(reply)).await?;
         done.await.map_err(|_| Closed)
@@ -238,6 +244,7 @@ struct Waiting {
 
 struct Server {
     spool: Spool,
+    notes: Notes,
     clock: Clock,
     pulse: Pulse,
     inbox: flume::Receiver<Request>,
@@ -266,18 +273,21 @@ impl Server {
             let mut next = match received {
                 Ok(request) => Some(request),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return self.spool.close((self.clock)()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.spool.close((self.clock)());
+                    return;
+                }
             };
             let mut handled = 0;
             while let Some(request) = next {
                 if let Some(done) = self.handle(request) {
                     self.harden();
                     self.report();
-                    self.spool.close((self.clock)());
+                    let is_whole = self.spool.close((self.clock)());
                     let inbox = self.inbox.clone();
                     // Whoever waits for the end may open the spool again: the lock goes first.
                     drop(self);
-                    let _ = done.send(());
+                    let _ = done.send(is_whole);
                     return turn_away(&inbox);
                 }
                 handled += 1;
@@ -286,13 +296,14 @@ impl Server {
             self.push();
             self.harden();
             self.spool.tick((self.clock)());
+            self.notes.tell(&self.spool);
             self.report();
             self.pulse.answer_now();
         }
     }
 
     /// Performs a request. Returns the closer's reply channel if it was the last one.
-    fn handle(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
+    fn handle(&mut self, request: Request) -> Option<oneshot::Sender<bool>> {
         let now = (self.clock)();
         match request {
             Request::Append(submission) => self.append(submission),
@@ -315,7 +326,9 @@ impl Server {
             }
             Request::Hold(streams) => self.spool.hold(streams),
             Request::Newest { stream, topic, reply } => {
-                let _ = reply.send(self.spool.newest(stream, topic));
+                let (tell, safe) = oneshot::channel();
+                self.notes.wait(&self.spool, stream, tell);
+                let _ = reply.send(Newest { record: self.spool.newest(stream, topic), safe });
             }
             Request::Report(reply) => self.reports.push(reply),
             Request::Limit { streams, backfill_rate } => self.spool.limit(&streams, backfill_rate, now),
@@ -326,14 +339,23 @@ impl Server {
     }
 
     fn append(&mut self, submission: Submission) {
-        let Submission { stream, records, durability, reply } = submission;
-        let accepted = self.spool.append(stream, records, (self.clock)());
-        match (accepted, reply) {
-            (Ok(accepted), Some(reply)) => self.waiting.push(Waiting { stream, durability, accepted, reply }),
-            (Err(refusal), Some(reply)) => {
-                let _ = reply.send(Err(refusal));
+        let Submission { stream, records, durability, note, reply } = submission;
+        let answer = match (self.spool.append(stream, records, (self.clock)()), note) {
+            (Ok(accepted), Some(note)) => {
+                let hardened = self.spool.harden(stream, durability, (self.clock)());
+                hardened.map(|()| {
+                    self.notes.write(note, stream, accepted.last);
+                    accepted
+                })
             }
-            (_, None) => {}
+            (Ok(accepted), None) => {
+                self.waiting.extend(reply.map(|reply| Waiting { stream, durability, accepted, reply }));
+                return;
+            }
+            (Err(refusal), _) => Err(refusal),
+        };
+        if let Some(reply) = reply {
+            let _ = reply.send(answer);
         }
     }
 
@@ -377,5 +399,6 @@ fn turn_away(inbox: &flume::Receiver<Request>) {
     }
 }
 
+mod notes;
 #[cfg(test)]
 mod tests;

@@ -163,7 +163,7 @@ impl<C: Chips> Device<C> {
 }
 
 fn submission(records: Vec<Record>) -> Submission {
-    Submission { stream: StreamId::TELEMETRY, records, durability: Durability::Window, reply: None }
+    Submission { stream: StreamId::TELEMETRY, records, durability: Durability::Window, note: None, reply: None }
 }
 
 /// Returns when the task shall end.

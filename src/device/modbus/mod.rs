@@ -352,7 +352,7 @@ impl Bus {
     /// Waits for room and hands a record over.
     async fn send(&self, record: Record) -> Result<(), End> {
         let (stream, records) = (StreamId::TELEMETRY, vec![record]);
-        let submission = Submission { stream, records, durability: Durability::Window, reply: None };
+        let submission = Submission { stream, records, durability: Durability::Window, note: None, reply: None };
         self.submissions.send(submission).await.map_err(|_| End::Stop)
     }
 

@@ -266,8 +266,13 @@ impl Device {
 
     /// Waits for room and hands the records over. `None` if nobody takes records any more.
     async fn send(&self, records: Vec<Record>) -> Option<()> {
-        let submission =
-            Submission { stream: StreamId::TELEMETRY, records, durability: Durability::Window, reply: None };
+        let submission = Submission {
+            stream: StreamId::TELEMETRY,
+            records,
+            durability: Durability::Window,
+            note: None,
+            reply: None,
+        };
         self.wiring.submissions.send(submission).await.ok()
     }
 

@@ -64,7 +64,7 @@ fn a_whole_spool_is_never_called_damaged() {
         rig.spool.acknowledge(T, 2, rig.now);
         rig.spool.discard(T, 4, Reason::Oversize, "too large".into(), rig.now);
         match close {
-            true => rig.spool.close(rig.now),
+            true => _ = rig.spool.close(rig.now),
             false => rig.tick_after(20_000),
         }
         let (report, seen) = look(&rig, FROM);
@@ -406,7 +406,7 @@ proptest! {
         rig.spool.acknowledge(T, acknowledged.min(sizes.len() as u64), rig.now);
         rig.spool.discard(T, discarded, Reason::Oversize, "too large".into(), rig.now);
         match end {
-            0 => rig.spool.close(rig.now),
+            0 => _ = rig.spool.close(rig.now),
             1 => { rig.tick_after(20_000); }
             _ => { rig.reopen(); rig.store("of the next run"); }
         }

@@ -1,5 +1,7 @@
 //! Tests of the thread on the real disk.
 
+mod notes;
+
 use super::*;
 use crate::config::{Stream, Sync, WhenFull};
 use crate::pulse::Heart;
@@ -61,7 +63,7 @@ fn submission(
 ) -> (Submission, oneshot::Receiver<Result<Accepted, Refusal>>) {
     let record = Record { topic: "t".into(), time: clock(), encoding: Encoding::Text, data: vec![b'x'; size] };
     let (reply, answer) = oneshot::channel();
-    (Submission { stream: T, records: vec![record; count], durability, reply: Some(reply) }, answer)
+    (Submission { stream: T, records: vec![record; count], durability, note: None, reply: Some(reply) }, answer)
 }
 
 async fn append(handle: &Handle, count: usize, size: usize, durability: Durability) -> Result<Accepted, Refusal> {
@@ -119,11 +121,13 @@ impl Gate {
     }
 }
 
-/// The real disk, with fsyncs of segments counted and held up on demand.
+/// The real disk, with fsyncs of segments and the writing of notes counted and held up on demand.
 #[derive(Default)]
 struct Gated {
     syncs: Arc<AtomicUsize>,
     gate: Arc<Gate>,
+    notes: Arc<AtomicUsize>,
+    note_gate: Arc<Gate>,
 }
 
 struct GatedFile {
@@ -170,6 +174,10 @@ impl FileSystem for Gated {
         Disk.truncate(path, length)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if to.ends_with("note") {
+            self.notes.fetch_add(1, Ordering::SeqCst);
+            self.note_gate.pass();
+        }
         Disk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -398,7 +406,7 @@ async fn handles_that_are_all_gone_never_leave_the_spool_open() {
     }
     let (handle, _batches) = again.unwrap();
     assert_eq!(handle.report().await.unwrap()[T.index()].waiting, 1, "it was closed in order");
-    handle.close().await.unwrap();
+    assert!(handle.close().await.unwrap(), "all is on flash");
 }
 
 #[tokio::test]
@@ -417,7 +425,7 @@ async fn a_folder_that_cant_be_written_never_keeps_it_from_starting() {
     }
     assert!(matches!(append(&handle, 1, 100, Durability::Power).await, Err(Refusal::NotDurable(_))));
     assert!(handle.report().await.unwrap()[T.index()].disk_error.is_some());
-    handle.close().await.unwrap();
+    assert!(!handle.close().await.unwrap(), "not all is on flash");
 }
 
 #[tokio::test]
@@ -427,7 +435,13 @@ async fn a_stream_that_is_read_again_never_repeats_another_one() {
     handle.rewind(1).await.unwrap();
     append(&handle, 3, 10, Durability::Process).await.unwrap();
     let record = Record { topic: "t".into(), time: clock(), encoding: Encoding::Text, data: b"log".to_vec() };
-    let log = Submission { stream: StreamId::LOG, records: vec![record], durability: Durability::Process, reply: None };
+    let log = Submission {
+        stream: StreamId::LOG,
+        records: vec![record],
+        durability: Durability::Process,
+        note: None,
+        reply: None,
+    };
     handle.append(log).await.unwrap();
     catch_up(&handle, &heart).await;
     assert_eq!(pushed(&mut batches, 1).iter().map(|record| record.seq).collect::<Vec<_>>(), [1, 2, 3]);
@@ -439,7 +453,13 @@ async fn a_stream_that_is_read_again_never_repeats_another_one() {
     assert!(batches.try_recv().is_err(), "nothing else comes again");
     // The others go on in their epoch, until all is read again.
     let record = Record { topic: "t".into(), time: clock(), encoding: Encoding::Text, data: b"log".to_vec() };
-    let log = Submission { stream: StreamId::LOG, records: vec![record], durability: Durability::Process, reply: None };
+    let log = Submission {
+        stream: StreamId::LOG,
+        records: vec![record],
+        durability: Durability::Process,
+        note: None,
+        reply: None,
+    };
     handle.append(log).await.unwrap();
     let batch = next(&mut batches).await.unwrap();
     assert_eq!((batch.stream, batch.epoch), (StreamId::LOG, 1));
