@@ -19,11 +19,11 @@ use crate::record::{Accepted, Clock, Durability, Record, Refusal, StreamId, Subm
 use crate::stats::StreamStatus;
 use flume::RecvTimeoutError;
 use notes::Notes;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Bytes of records that the publisher holds at the most, but for one record more.
@@ -32,6 +32,11 @@ pub const CREDIT: usize = 256 * 1024;
 const BATCH: usize = 32 * 1024;
 /// Requests that wait for the thread before senders wait themselves.
 const REQUESTS: usize = 64;
+/// A process that is killed while it starts a child may leave that with our locks, until it has become the child's program: on a
+/// busy machine that takes some hundred milliseconds. Another pillion does not go away meanwhile.
+const LOCK_WAIT: Duration = Duration::from_secs(3);
+/// How often the lock is tried until then.
+const LOCK_EVERY: Duration = Duration::from_millis(20);
 /// Pushes under way at the most.
 const BATCHES: usize = CREDIT / super::log::LEAST_COST + 2;
 
@@ -132,11 +137,17 @@ fn lock_one(dir: &Path) -> Result<Option<File>, StartError> {
         File::options().write(true).create(true).truncate(false).open(&path)
     };
     match open() {
-        Ok(file) => match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse(dir.to_owned())),
-            Err(std::fs::TryLockError::Error(_)) => Ok(None),
-        },
+        Ok(file) => {
+            let deadline = Instant::now() + LOCK_WAIT;
+            loop {
+                match file.try_lock() {
+                    Ok(()) => return Ok(Some(file)),
+                    Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_EVERY),
+                    Err(TryLockError::WouldBlock) => return Err(StartError::InUse(dir.to_owned())),
+                    Err(TryLockError::Error(_)) => return Ok(None),
+                }
+            }
+        }
         Err(error) => {
             let dir = dir.display();
             tracing::error!(%dir,

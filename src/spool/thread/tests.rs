@@ -212,6 +212,21 @@ async fn two_processes_never_share_a_folder() {
 }
 
 #[tokio::test]
+async fn a_lock_that_a_killed_process_leaves_for_a_moment_never_keeps_the_next_one_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    // As a child has it that was not its own program yet when its parent was killed.
+    let left = File::create(dir.path().join("lock")).unwrap();
+    left.try_lock().unwrap();
+    let child = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        drop(left);
+    });
+    let (handle, _batches) = open(dir.path(), WINDOW);
+    child.join().unwrap();
+    handle.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn two_processes_never_share_a_runtime_tier() {
     let dir = tempfile::tempdir().unwrap();
     let with_runtime = |state: &str| Options {
