@@ -1,7 +1,7 @@
 //! Who may use the socket, beyond what its mode says: `api.allow_users` and `api.allow_groups`.
 //!
-//! Constraints: names are looked up once, at the start, in `/etc/passwd` and `/etc/group`; a name that is not there lets
-//! nobody in. The kernel tells the user and the main group of whoever connected (SO_PEERCRED); who is in a group otherwise is
+//! Constraints: names are looked up at the start and when a reload changes them, in `/etc/passwd` and `/etc/group`; a name that is
+//! not there lets nobody in. The kernel tells the user and the main group of whoever connected (SO_PEERCRED); who is in a group otherwise is
 //! taken from `/etc/group`. Root and the user that pillion runs as are let in always.
 
 use crate::config;

@@ -99,6 +99,15 @@ use std::collections::BTreeMap;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+/// What a reload may change.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// The streams that take records in.
+    pub streams: Vec<(String, StreamId)>,
+    /// Who may use the socket.
+    pub access: access::Access,
+}
+
 /// What the server needs of the rest.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -124,16 +133,14 @@ pub struct Api {
     pub settings: Option<SettingsStore>,
     /// Other gateways; `None`: they are not looked for.
     pub neighbours: Option<watch::Receiver<BTreeMap<String, Neighbour>>>,
-    /// Names of the streams; the index is the `StreamId`.
-    pub streams: Vec<String>,
     /// The largest message in bytes, envelope included (`mqtt.max_payload`).
     pub max_payload: usize,
     /// The longest `topic` of a publish request in bytes, without prefix and `app/`.
     pub max_topic: usize,
     /// Where time stamps come from.
     pub clock: Clock,
-    /// Who may use the socket.
-    pub access: access::Access,
+    /// What a reload may change.
+    pub rules: watch::Receiver<Rules>,
     /// Where it is shown what was asked.
     pub counts: watch::Sender<ApiStatus>,
     /// Where we are.

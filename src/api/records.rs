@@ -26,7 +26,7 @@ impl Target {
         let topic = topic.ok_or_else(|| bad("the parameter topic is missing: POST /v1/publish?topic=T".to_owned()))?;
         check_topic(topic, api.max_topic).map_err(|why| bad(format!("topic: {why}")))?;
         let stream_name = query.get("stream").unwrap_or("telemetry").to_owned();
-        let stream = stream_of(&stream_name, &api.streams)?;
+        let stream = stream_of(&stream_name, &api.rules.borrow().streams)?;
         let sync = query.flag("sync")?;
         Ok(Target { topic: format!("app/{topic}"), stream, stream_name, sync })
     }
@@ -36,9 +36,10 @@ fn bad(why: String) -> Error {
     Error::Bad(why)
 }
 
-fn stream_of(name: &str, streams: &[String]) -> Result<StreamId, Error> {
-    let place = streams.iter().position(|stream| stream == name).and_then(|place| u8::try_from(place).ok());
-    place.map(StreamId).ok_or_else(|| bad(format!("there is no stream {name:?}; there are {}", streams.join(", "))))
+fn stream_of(name: &str, streams: &[(String, StreamId)]) -> Result<StreamId, Error> {
+    let found = streams.iter().find(|(stream, _)| stream == name).map(|(_, id)| *id);
+    let names = || streams.iter().map(|(stream, _)| stream.as_str()).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| bad(format!("there is no stream {name:?}; there are {}", names())))
 }
 
 /// What MQTT (3.1.1, section 4.7) and its brokers take as the end of a topic, and consumers can live with.
@@ -172,6 +173,7 @@ impl Lines {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::api::Rules;
     use crate::record::ClockQuality;
     use tokio::sync::mpsc;
 
@@ -185,11 +187,18 @@ pub(super) mod tests {
             logs: mpsc::channel(1).0,
             beats: tokio::sync::watch::channel(None).0,
             status: mpsc::channel(1).0,
-            streams: ["event", "telemetry", "log", "mine"].map(str::to_owned).to_vec(),
             max_payload: 1000,
             max_topic: 20,
             clock: || Timestamp { wall_ms: 1, mono_ms: 1, quality: ClockQuality::Unsynced },
-            access: Default::default(),
+            rules: tokio::sync::watch::channel(Rules {
+                streams: ["event", "telemetry", "log", "mine"]
+                    .map(str::to_owned)
+                    .into_iter()
+                    .zip((0..).map(StreamId))
+                    .collect(),
+                access: Default::default(),
+            })
+            .1,
             counts: tokio::sync::watch::channel(Default::default()).0,
             environment: Default::default(),
             inbox: None,

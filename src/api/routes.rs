@@ -59,7 +59,9 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>, peer: Op
     let found = find(&head.method, head.uri.path());
     let route = found.as_ref().map_or_else(|_| OTHER.to_owned(), |(route, _)| route.name());
     let outcome = match (&peer, found) {
-        (Some(peer), _) if !shared.api.access.admits(peer.user, peer.group) => Err(Error::Forbidden(peer.user)),
+        (Some(peer), _) if !shared.api.rules.borrow().access.admits(peer.user, peer.group) => {
+            Err(Error::Forbidden(peer.user))
+        }
         (_, Ok((route, name))) => (route.handler)(shared, Call { head, body, name, phases: phases.clone() }).await,
         (_, Err(error)) => Err(error),
     };

@@ -115,9 +115,10 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Serves one client until it hangs up, breaks a rule or takes too long.
+/// Serves one client until it hangs up, breaks a rule, takes too long or is not let in any more.
 async fn connection(stream: UnixStream, shared: Arc<Shared>, phases: Phases) {
     let mut stop = shared.stop.clone();
+    let mut rules = shared.api.rules.clone();
     let peer = stream.peer_cred().ok().map(|peer| Peer { user: peer.uid(), group: peer.gid(), process: peer.pid() });
     let twin = stream.as_fd().try_clone_to_owned();
     let mut phase = phases.watch();
@@ -169,6 +170,12 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>, phases: Phases) {
             }
             () = deadline.as_mut(), if bounded => return,
             () = gone.as_mut(), if !bounded => return,
+            Ok(()) = rules.changed() => {
+                let access = &rules.borrow_and_update().access;
+                if peer.is_some_and(|peer| !access.admits(peer.user, peer.group)) {
+                    return;
+                }
+            }
             () = stopped(&mut stop), if !finishing => {
                 finishing = true;
                 http.as_mut().graceful_shutdown();

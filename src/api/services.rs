@@ -33,7 +33,8 @@ pub(super) async fn services(shared: &Shared) -> Result<Answer, Error> {
         instance,
         broker: value!({ "server": link.server, "state": link.state }),
         devices: devices.into_iter().map(|(name, of)| (name, Device { kind: of.kind, state: of.state })).collect(),
-        streams: streams.into_keys().collect(),
+        // What only goes out is no service.
+        streams: streams.into_iter().filter(|(_, stream)| !stream.retired).map(|(name, _)| name).collect(),
         application: app.map(|AppStatus { unit, state, .. }| value!({ "unit": unit, "state": state })),
         gateways,
     };

@@ -104,8 +104,8 @@ Usually systemd does it: systemctl reload pillion@gateway
 What has changed is applied; a device or connection that is configured as before
 goes on undisturbed. A wrong configuration changes nothing, and is told with
 file, line and key. So does one with a key that takes a restart, which is named:
-app.unit, app.commands, app.config, mqtt.topic_prefix, mqtt.max_payload, a new
-stream, and all of the tables [spool], [api], [discovery], [sparkplug] and
+app.unit, app.commands, app.config, mqtt.topic_prefix, mqtt.max_payload, the
+convention of a stream, and all of the tables [spool], [discovery], [sparkplug],
 [[managed_file]].
 
 Exit codes: 0 applied, or nothing has changed, 1 it needs a restart and nothing

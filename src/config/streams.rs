@@ -161,6 +161,11 @@ impl Quotas {
 }
 
 impl Stream {
+    /// Whether a stream may have this name.
+    pub fn may_be_called(name: &str) -> bool {
+        values::name(name).is_ok()
+    }
+
     pub(super) fn toml(&self, out: &mut Toml) {
         out.table(&format!("[stream.{}]", self.name));
         out.text("max_bytes", &size_text(self.max_bytes));

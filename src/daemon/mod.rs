@@ -20,9 +20,9 @@ mod listening;
 mod plan;
 mod reload;
 mod sparkplug;
+mod streams;
 
 use crate::accompany;
-use crate::api::access::Access;
 use crate::api::environment::Environment;
 use crate::api::{self, Api};
 use crate::config::Config;
@@ -54,6 +54,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use streams::Streams;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -127,16 +128,14 @@ async fn start(config: Config, source: Source, inherited: Option<UnixListener>) 
 
 async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -> Result<Flows, DaemonError> {
     let password = password(&config)?;
-    let running = Settings { config: config.clone(), password: password.clone() };
     let heart = Heart::default();
-    let stream_names: Vec<String> = config.streams.iter().map(|stream| stream.name.clone()).collect();
     let (stop_sources, sources_stop) = watch::channel(false);
     let (end_health, health_end) = watch::channel(false);
     let (stop_ingest, ingest_stop) = watch::channel(false);
     let (leave, leaves) = watch::channel(None);
     let mut sources = JoinSet::new();
 
-    let options = spool::Options {
+    let mut options = spool::Options {
         dir: spool::folder(&config.state_dir),
         streams: config.streams.clone(),
         runtime_dir: Some(spool::folder(&config.runtime_dir)),
@@ -145,6 +144,12 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
         boot_id: host::boot_id_bytes(),
         backfill_rate: config.mqtt.backfill_rate,
     };
+    // Of those that there is no room for the spool tells.
+    let streams = Streams::new(&config.streams, spool::left_behind(&options));
+    for name in streams.retired() {
+        tracing::warn!(stream = name, "stream {name} is not configured any more; what waits in it goes out");
+    }
+    options.streams = streams.all();
     let (spool, batches) = thread::start(options, host::now, heart.pulse("spool"))?;
     let (submissions, submitted) = mpsc::channel::<Submission>(ingest::WAITING);
     let (refused, refusals) = mpsc::channel(REQUESTS);
@@ -161,48 +166,15 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
         &config,
         inward::Ground { submissions: &submissions, heart: &heart, stop: &sources_stop, sources: &mut sources },
     );
-    let (access, unknown) = Access::of_this_machine(&config.api);
-    for name in unknown {
-        tracing::warn!("{name}");
-    }
     let (counts_of_api, api_shown) = watch::channel(ApiStatus::default());
-    match api::socket::open(inherited, &config.runtime_dir).await {
-        Ok(socket) => {
-            let api = Api {
-                submissions: submissions.clone(),
-                refused,
-                status: questions,
-                commands: commands.clone(),
-                logs: posts,
-                beats,
-                roster: known.clone(),
-                reload: ask_reload,
-                inbox: inward.inbox,
-                settings: inward.settings,
-                neighbours: inward.neighbours,
-                streams: stream_names.clone(),
-                max_payload: config.mqtt.max_payload,
-                // MQTT 3.1.1 section 1.5.3: a topic has 65,535 bytes at the most.
-                max_topic: usize::from(u16::MAX).saturating_sub(config.mqtt.topic_prefix.len() + "/app/".len()),
-                clock: host::now,
-                access,
-                counts: counts_of_api,
-                environment: Environment {
-                    topic_prefix: config.mqtt.topic_prefix.clone(),
-                    state_dir: config.state_dir.clone(),
-                    runtime_dir: config.runtime_dir.clone(),
-                    machine: host::facts(Path::new("/")),
-                },
-            };
-            let (pulse, stop) = (heart.pulse("local API"), sources_stop.clone());
-            sources.spawn(async move {
-                api::serve(socket, api, pulse, stop).await;
-                "local API"
-            });
-        }
+    let socket = match api::socket::open(inherited, &config.runtime_dir).await {
+        Ok(socket) => Some(socket),
         Err(error @ api::socket::SocketError::InUse { .. }) => return Err(DaemonError::Socket(error)),
-        Err(error) => tracing::error!("there is no local API: {error}"),
-    }
+        Err(error) => {
+            tracing::error!("there is no local API: {error}");
+            None
+        }
+    };
 
     let (changes, changed) = watch::channel(Changes::default());
     let network = Network::new(changed, host::is_ours);
@@ -228,7 +200,6 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
 
     let identity = Identity {
         instance: config.instance.clone(),
-        streams: stream_names.clone(),
         host: HostStatus { name: host::name(), boot_id: host::boot_id(), ..HostStatus::default() },
         sources: host::Sources::of_this_machine(config.state_dir.clone()),
     };
@@ -240,7 +211,7 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
     let (counts, counts_shown) = watch::channel(CommandCounts::default());
     let ground = listening::Ground {
         outlets: Outlets { sparkplug: node, ..inward.outlets },
-        commands,
+        commands: commands.clone(),
         submissions: submissions.clone(),
         status: session,
         link: link_shown.clone(),
@@ -250,7 +221,41 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
     };
     let mut listening = Listening::new(ground);
     listening.start(&config.mqtt, password.as_ref(), plan::takes_commands(&config));
-    let adjustable = Adjustable::new(&config, &listening);
+    let running = Settings { config: config.clone(), password: password.clone(), streams };
+    let adjustable = Adjustable::new(&running, &listening);
+    if let Some(socket) = socket {
+        let api = Api {
+            submissions: submissions.clone(),
+            refused,
+            status: questions,
+            commands,
+            logs: posts,
+            beats,
+            roster: known.clone(),
+            reload: ask_reload,
+            inbox: inward.inbox,
+            settings: inward.settings,
+            neighbours: inward.neighbours,
+            max_payload: config.mqtt.max_payload,
+            // MQTT 3.1.1 section 1.5.3: a topic has 65,535 bytes at the most.
+            max_topic: usize::from(u16::MAX).saturating_sub(config.mqtt.topic_prefix.len() + "/app/".len()),
+            clock: host::now,
+            rules: adjustable.api.subscribe(),
+            counts: counts_of_api,
+            environment: Environment {
+                topic_prefix: config.mqtt.topic_prefix.clone(),
+                state_dir: config.state_dir.clone(),
+                runtime_dir: config.runtime_dir.clone(),
+                machine: host::facts(Path::new("/")),
+            },
+        };
+        let (pulse, stop) = (heart.pulse("local API"), sources_stop.clone());
+        sources.spawn(async move {
+            api::serve(socket, api, pulse, stop).await;
+            "local API"
+        });
+    }
+
     let (ask_app, app_asked) = mpsc::channel(REQUESTS);
     let options = accompany::Options {
         unit: config.app.unit.clone(),
@@ -303,7 +308,7 @@ async fn open(config: Config, source: Source, inherited: Option<UnixListener>) -
     let dispatch = tokio::spawn(dispatch::run(Arc::new(Disk), journal::folder(&config.state_dir), wiring));
     let publisher = Publisher::new(
         config.mqtt,
-        config.streams,
+        running.streams.all(),
         password,
         farewell(),
         publish::Wiring {

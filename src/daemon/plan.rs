@@ -4,18 +4,22 @@
 //! stopped and started anew. Where something has changed that can't be changed in a running process, nothing at all is
 //! applied: half of a configuration is one that nobody has written.
 //!
+//! Streams come, go and change like devices, see `streams`; a stream of Sparkplug is part of its session, and does not.
+//!
 //! A new key needs nothing here. In `[mqtt]` it makes a new connection, in `[stream.NAME]` it reaches the spool and the
-//! publisher, in a device's table it restarts the device, in `[app]` and `[health]` `adjust` tells the flows; anywhere else it needs
+//! publisher, in a device's table it restarts the device, in `[app]`, `[api]` and `[health]` `adjust` tells the flows; anywhere else it needs
 //! a restart of pillion, until somebody teaches its flow to change.
 
+use super::streams::Streams;
 use crate::config::modbus::Bus;
-use crate::config::{Config, Direction, Gpio, Mqtt, Serial, Stream};
+use crate::config::{Config, Direction, Gpio, Mqtt, Serial};
 use crate::homeassistant;
 use crate::publish::Link;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Tables and keys that can be changed while pillion runs.
-const CHANGEABLE: [&str; 8] = ["serial", "modbus", "gpio", "stream", "mqtt", "app", "health", "homeassistant"];
+const CHANGEABLE: [&str; 9] = ["serial", "modbus", "gpio", "stream", "mqtt", "app", "api", "health", "homeassistant"];
 /// Keys among them that can't: what is in every topic, in every flow, and what makes flows that others are wired to.
 const FIXED: [&str; 5] = ["mqtt.topic_prefix", "mqtt.max_payload", "app.unit", "app.commands", "app.config"];
 
@@ -25,6 +29,8 @@ pub(super) struct Settings {
     pub(super) config: Config,
     /// What `mqtt.password_file` holds.
     pub(super) password: Option<String>,
+    /// Those of the configuration, and those that go out, by their ids.
+    pub(super) streams: Streams,
 }
 
 /// What is to be done.
@@ -44,8 +50,8 @@ pub(super) enum Action {
     /// All devices that are stopped come before those that are started: a port may have got another name.
     StopDevice(String),
     StartDevice(Box<Device>),
-    /// The spool's quotas, ages and priorities.
-    Limits,
+    /// The spool's streams, with their quotas, ages and priorities.
+    Streams,
     /// The application's heartbeat, and what of its log goes out.
     App,
     /// The health flow's interval and limits.
@@ -54,6 +60,8 @@ pub(super) enum Action {
     Listen,
     /// The publisher begins anew, and does this with its connection.
     Publish(Link),
+    /// The local API: who may use it, and which streams take records in. Behind those that are to send them.
+    Api,
 }
 
 /// A device that has a task of its own.
@@ -105,10 +113,9 @@ pub(super) fn plan(old: &Settings, new: &Settings) -> Plan {
         keys.push("mqtt.password_file (what it holds)".to_owned());
     }
     let mut fixed: Vec<String> = keys.iter().filter(|key| !is_changeable(key)).cloned().collect();
-    let names = |config: &Config| config.streams.iter().map(|stream| stream.name.clone()).collect::<Vec<_>>();
-    if names(&old.config) != names(&new.config) {
-        fixed.extend(keys.iter().filter(|key| key.starts_with("stream.") && key.ends_with(')')).cloned());
-    }
+    let sparkplug = |settings: &Settings| settings.streams.of_sparkplug().map(str::to_owned).collect::<BTreeSet<_>>();
+    let of_its_session = &sparkplug(old) ^ &sparkplug(new);
+    fixed.extend(of_its_session.into_iter().map(|name| format!("stream.{name}.convention")));
     if keys.is_empty() {
         match rest(&old.config) == rest(&new.config) {
             true => keys.push("the order of devices".to_owned()),
@@ -124,7 +131,7 @@ pub(super) fn plan(old: &Settings, new: &Settings) -> Plan {
 
 fn is_changeable(key: &str) -> bool {
     let table = key.split(['.', ' ', '[']).next().unwrap_or_default();
-    CHANGEABLE.contains(&table) && !FIXED.contains(&key) && !key.ends_with(".convention")
+    CHANGEABLE.contains(&table) && !FIXED.contains(&key)
 }
 
 /// All but the devices.
@@ -137,8 +144,8 @@ fn actions(old: &Settings, new: &Settings) -> Vec<Action> {
     let mut actions = Vec::new();
     actions.extend(missing_in(&after, &before).map(|device| Action::StopDevice(device.name().to_owned())));
     actions.extend(missing_in(&before, &after).map(|device| Action::StartDevice(Box::new(device.clone()))));
-    if limits(&old.config) != limits(&new.config) {
-        actions.push(Action::Limits);
+    if old.streams != new.streams || old.config.mqtt.backfill_rate != new.config.mqtt.backfill_rate {
+        actions.push(Action::Streams);
     }
     if old.config.app != new.config.app {
         actions.push(Action::App);
@@ -153,11 +160,14 @@ fn actions(old: &Settings, new: &Settings) -> Vec<Action> {
     // The host's name is the same in both.
     let announced = |settings: &Settings| homeassistant::documents(&settings.config, "");
     if old.config.mqtt != new.config.mqtt
-        || old.config.streams != new.config.streams
+        || old.streams != new.streams
         || announced(old) != announced(new)
         || link != Link::Keep
     {
         actions.push(Action::Publish(link));
+    }
+    if old.config.api != new.config.api || old.streams.open() != new.streams.open() {
+        actions.push(Action::Api);
     }
     actions
 }
@@ -165,11 +175,6 @@ fn actions(old: &Settings, new: &Settings) -> Vec<Action> {
 /// Those of `these` that `others` don't have in the same form.
 fn missing_in<'d>(others: &'d [Device], these: &'d [Device]) -> impl Iterator<Item = &'d Device> {
     these.iter().filter(|device| !others.contains(device))
-}
-
-/// What the spool is told.
-fn limits(config: &Config) -> (&[Stream], u32) {
-    (&config.streams, config.mqtt.backfill_rate)
 }
 
 fn link(old: &Settings, new: &Settings) -> Link {
@@ -196,11 +201,19 @@ mod tests {
         let surroundings = Surroundings { host: "pi".to_owned(), ..Surroundings::default() };
         let sources = [Source::new(Path::new("/etc/pillion/gateway.toml"), text)];
         let config = parse(&sources, &surroundings, Path::new("/etc/pillion"), &|_| false).unwrap().config;
-        Settings { config, password: None }
+        let streams = Streams::new(&config.streams, []);
+        Settings { config, password: None, streams }
+    }
+
+    /// Behind this one.
+    fn next(old: &Settings, text: &str) -> Settings {
+        let new = settings(text);
+        Settings { streams: old.streams.next(&new.config.streams).unwrap(), ..new }
     }
 
     fn between(old: &str, new: &str) -> Plan {
-        plan(&settings(old), &settings(new))
+        let old = settings(old);
+        plan(&old, &next(&old, new))
     }
 
     fn actions_between(old: &str, new: &str) -> Vec<Action> {
@@ -251,8 +264,8 @@ mod tests {
         let keep = |new: &str| actions_between("", new);
         assert_eq!(keep("[mqtt]\ninflight = 7\nack_timeout = \"7s\""), [Action::Publish(Link::Keep)]);
         assert_eq!(keep("[mqtt]\nbudget = \"1MiB/day\""), [Action::Publish(Link::Keep)]);
-        assert_eq!(keep("[mqtt]\nbackfill_rate = 7"), [Action::Limits, Action::Publish(Link::Keep)]);
-        assert_eq!(keep("[stream.log]\nmax_age = \"1d\""), [Action::Limits, Action::Publish(Link::Keep)]);
+        assert_eq!(keep("[mqtt]\nbackfill_rate = 7"), [Action::Streams, Action::Publish(Link::Keep)]);
+        assert_eq!(keep("[stream.log]\nmax_age = \"1d\""), [Action::Streams, Action::Publish(Link::Keep)]);
         assert_eq!(keep("[health]\ninterval = \"7s\""), [Action::Health]);
         for key in ["heartbeat_timeout = \"30s\"", "log_level = \"err\"", "log_rate = 7", "recorder = \"1KiB\""] {
             assert_eq!(keep(&format!("[app]\n{key}")), [Action::App]);
@@ -260,6 +273,19 @@ mod tests {
         assert_eq!(keep("[mqtt]\nkeep_alive = \"7s\""), [Action::Listen, Action::Publish(Link::Replace)]);
         let elsewhere = keep("[mqtt]\nservers = [\"mqtt://localhost:1884\"]");
         assert_eq!(elsewhere, [Action::Listen, Action::Publish(Link::Move)]);
+    }
+
+    #[test]
+    fn the_local_api_never_offers_a_stream_before_all_others_know_it() {
+        let keep = [Action::Streams, Action::Publish(Link::Keep), Action::Api];
+        let old = settings("[stream.b]\n");
+        let Plan::Apply { keys, actions } = plan(&old, &next(&old, "[stream.a]\n")) else { panic!() };
+        assert_eq!(actions, keep);
+        assert_eq!(keys, ["stream.a (new)", "stream.b (gone)"]);
+        // What goes out makes no difference any more.
+        let new = next(&old, "[stream.a]\n");
+        assert_eq!(plan(&new, &next(&new, "[stream.a]\n")), Plan::Nothing);
+        assert_eq!(actions_between("", "[api]\nallow_users = [\"app\"]"), [Action::Api]);
     }
 
     #[test]
@@ -298,8 +324,11 @@ mod tests {
             ),
             ("[mqtt]\ntopic_prefix = \"p\"", "mqtt.topic_prefix"),
             ("[mqtt]\nmax_payload = \"1KiB\"", "mqtt.max_payload"),
-            ("[stream.mine]", "stream.mine (new)"),
-            ("[api]\nallow_users = [\"app\"]", "api.allow_users"),
+            ("[sparkplug]\ngroup = \"g\"\n[stream.mine]\nconvention = \"sparkplug\"", "stream.mine.convention"),
+            (
+                "[sparkplug]\ngroup = \"g\"\n[stream.telemetry]\nconvention = \"sparkplug\"",
+                "stream.telemetry.convention",
+            ),
             ("[app]\nunit = \"gw.service\"", "app.unit"),
             ("[app]\ncommands = true", "app.commands"),
             ("[app]\nconfig = true", "app.config"),

@@ -57,7 +57,7 @@ impl Flows {
         tracing::info!("reading the configuration again");
         health::reloading();
         let done = match self.read_again().await {
-            Ok(settings) => self.change_to(settings).await,
+            Ok((config, password)) => self.change_to(config, password).await,
             Err(refused) => Err(refused),
         };
         let (outcome, mut keys, mut problems) = match done {
@@ -87,18 +87,18 @@ impl Flows {
     }
 
     /// Reads files, on a thread for that, while everything runs on.
-    async fn read_again(&self) -> Result<Settings, Refused> {
+    async fn read_again(&self) -> Result<(Config, Option<String>), Refused> {
         let wrong = |problems| Refused { outcome: ReloadOutcome::Wrong, keys: Vec::new(), problems };
         let Source { file, surroundings } = self.reloads.source.clone();
         let reading = spawn_blocking(move || {
             let Loaded { config, warnings } = config::load(&file, &surroundings).map_err(Trouble::Problems)?;
             let password = password(&config).map_err(Trouble::Password)?;
-            Ok((Settings { config, password }, warnings))
+            Ok((config, password, warnings))
         });
         match reading.await {
-            Ok(Ok((settings, warnings))) => {
+            Ok(Ok((config, password, warnings))) => {
                 warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                Ok(settings)
+                Ok((config, password))
             }
             Ok(Err(Trouble::Problems(problems))) => {
                 let omitted = (problems.omitted > 0).then(|| format!("and {} more", problems.omitted));
@@ -110,12 +110,17 @@ impl Flows {
     }
 
     /// Returns the keys that were changed.
-    async fn change_to(&mut self, settings: Settings) -> Result<Vec<String>, Refused> {
+    async fn change_to(&mut self, config: Config, password: Option<String>) -> Result<Vec<String>, Refused> {
+        let restart = |keys| Refused { outcome: ReloadOutcome::NeedsRestart, keys, problems: Vec::new() };
+        let streams = self.reloads.running.streams.next(&config.streams);
+        let no_room = |names: Vec<String>| {
+            names.iter().map(|name| format!("stream.{name} (no room beside the former ones)")).collect()
+        };
+        let streams = streams.map_err(|names| restart(no_room(names)))?;
+        let settings = Settings { config, password, streams };
         let (keys, actions) = match plan::plan(&self.reloads.running, &settings) {
             Plan::Nothing => return Ok(Vec::new()),
-            Plan::Restart(keys) => {
-                return Err(Refused { outcome: ReloadOutcome::NeedsRestart, keys, problems: Vec::new() });
-            }
+            Plan::Restart(keys) => return Err(restart(keys)),
             Plan::Apply { keys, actions } => (keys, actions),
         };
         let stops = actions.iter().filter_map(|action| match action {
@@ -136,18 +141,22 @@ impl Flows {
         for action in &actions {
             match action {
                 Action::StopDevice(_) | Action::StartDevice(_) | Action::Health => {}
-                Action::App => self.adjustable.app(&settings.config),
-                Action::Limits => {
-                    let Config { streams, mqtt, .. } = &settings.config;
+                Action::App => self.adjustable.app(&settings),
+                Action::Api => self.adjustable.api(&settings),
+                Action::Streams => {
+                    for name in settings.streams.retired().filter(|name| self.reloads.running.streams.takes(name)) {
+                        tracing::info!(stream = name, "stream {name}: takes nothing in any more, and goes out");
+                    }
                     // A closed spool ends the publisher, which is noticed.
-                    let _ = self.spool.limit(streams.clone(), mqtt.backfill_rate).await;
+                    let backfill_rate = settings.config.mqtt.backfill_rate;
+                    let _ = self.spool.configure(settings.streams.all(), backfill_rate).await;
                 }
                 Action::Listen => self.listen_anew(&settings).await,
                 Action::Publish(link) => self.publish_anew(&settings, *link).await,
             }
         }
         // In any case: whether anything is wanted from the broker depends on devices, too.
-        self.adjustable.health(&settings.config, &self.listening);
+        self.adjustable.health(&settings, &self.listening);
         self.reloads.running = settings;
         Ok(keys)
     }
@@ -163,7 +172,7 @@ impl Flows {
         let config = settings.config.clone();
         // It writes a file. It can't panic, and if it did, others would only miss what is new.
         let announcements = spawn_blocking(move || announcing::start(&config)).await.unwrap_or_default();
-        let Settings { config: Config { mqtt, streams, .. }, password } = settings.clone();
+        let Settings { config: Config { mqtt, .. }, password, streams } = settings.clone();
         let (hand_over, handed_over) = oneshot::channel::<JoinHandle<Option<Publisher>>>();
         let (tell, told) = oneshot::channel();
         let leave = self.leave.clone();
@@ -172,7 +181,7 @@ impl Flows {
             // Not if pillion has begun to stop meanwhile.
             leave.send_if_modified(|leave| leave.take_if(|leave| matches!(leave, Leave::Renew(..))).is_some());
             let _ = tell.send(());
-            Some(former.renewed(mqtt, streams, password, farewell(), announcements).run().await)
+            Some(former.renewed(mqtt, streams.all(), password, farewell(), announcements).run().await)
         });
         // It can't be gone: it waits for this.
         let _ = hand_over.send(std::mem::replace(&mut self.publisher, next));

@@ -103,7 +103,6 @@ mod tests {
         let sources = Sources { root: empty.path().into(), state_dir: empty.path().into(), addresses: hang };
         let identity = Identity {
             instance: "gw".into(),
-            streams: Vec::new(),
             host: HostStatus { name: "cm4".into(), ..HostStatus::default() },
             sources,
         };

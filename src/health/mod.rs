@@ -88,8 +88,10 @@ pub struct Wiring {
 }
 
 /// What a reload may change.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
+    /// Names of the streams in the order of their ids, and whether each is retired: no more configured, and shown while it drains.
+    pub streams: Vec<(String, bool)>,
     /// How often the health document is published.
     pub interval: Duration,
     /// From where on the machine is unwell.
@@ -105,8 +107,6 @@ pub struct Settings {
 pub struct Identity {
     /// Name of the instance.
     pub instance: String,
-    /// Stream names in the order of their ids.
-    pub streams: Vec<String>,
     /// Host name and boot id.
     pub host: HostStatus,
     /// Where the machine's state is read.
@@ -155,8 +155,8 @@ impl HealthFlow {
         let changed = Arc::clone(&self.changed);
         self.watch();
         self.meet();
-        let mut settings = *self.wiring.settings.borrow_and_update();
-        let mut report = interval_at(Instant::now() + settings.interval, settings.interval);
+        let mut interval = self.wiring.settings.borrow_and_update().interval;
+        let mut report = interval_at(Instant::now() + interval, interval);
         let mut beat = self.systemd.watchdog_interval();
         self.retain();
         self.systemd.ready();
@@ -186,10 +186,9 @@ impl HealthFlow {
                     self.update(false).await;
                 }
                 Ok(()) = self.wiring.settings.changed() => {
-                    let interval = settings.interval;
-                    settings = *self.wiring.settings.borrow_and_update();
-                    if settings.interval != interval {
-                        report = interval_at(Instant::now() + settings.interval, settings.interval);
+                    let before = std::mem::replace(&mut interval, self.wiring.settings.borrow_and_update().interval);
+                    if interval != before {
+                        report = interval_at(Instant::now() + interval, interval);
                     }
                     self.update(false).await;
                 }
@@ -312,8 +311,7 @@ impl HealthFlow {
     async fn status(&self) -> (Status, Vec<Complaint>) {
         let ledger = timeout(SPOOL_PATIENCE, self.wiring.spool.report()).await.ok().and_then(Result::ok);
         let silent = ledger.is_none();
-        let streams: BTreeMap<String, StreamStatus> =
-            self.identity.streams.iter().cloned().zip(ledger.unwrap_or_default()).collect();
+        let streams = streams(&self.wiring.settings.borrow().streams, ledger.unwrap_or_default());
         let devices: BTreeMap<String, DeviceStatus> =
             self.watched.iter().map(|member| (member.name.clone(), member.status.borrow().clone())).collect();
         let link = self.wiring.link.borrow().clone();
@@ -359,6 +357,12 @@ impl HealthFlow {
         };
         (status, complaints)
     }
+}
+
+/// The ledgers by name. One of a retired stream goes when nothing waits in it any more.
+fn streams(names: &[(String, bool)], ledger: Vec<StreamStatus>) -> BTreeMap<String, StreamStatus> {
+    let named = names.iter().zip(ledger).filter(|((_, is_retired), stream)| !is_retired || stream.waiting > 0);
+    named.map(|((name, is_retired), stream)| (name.clone(), StreamStatus { retired: *is_retired, ..stream })).collect()
 }
 
 /// The next beat, or never without a watchdog.

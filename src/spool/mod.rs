@@ -98,6 +98,7 @@ pub mod fuzz;
 mod gaps;
 pub mod inspect;
 mod ledger;
+mod left;
 mod log;
 mod newest;
 mod notice;
@@ -122,6 +123,7 @@ use crate::record::{Accepted, Durability, Encoding, Record, Refusal, Sequenced, 
 use crate::stats::StreamStatus;
 use backfill::Backfill;
 use fs::FileSystem;
+pub use left::left_behind;
 use log::{Log, Rules};
 pub use newest::Newest;
 use notice::Finding;
@@ -152,12 +154,13 @@ pub struct Options {
 
 /// All streams.
 pub struct Spool {
+    fs: Arc<dyn FileSystem>,
+    /// As it was opened. Streams and pace may have changed since.
+    options: Options,
     logs: Vec<Log>,
     /// Stream ids by priority, and the place in each priority's turn.
     turns: Vec<StreamId>,
     backfill: Backfill,
-    /// As configured; a small stream's are smaller.
-    segment_bytes: u64,
     /// Streams that are not read, a bit for each id.
     held: u64,
     /// No gaps are announced before this time, so that they can grow together.
@@ -214,59 +217,71 @@ fn turns(streams: &[Stream]) -> Vec<StreamId> {
 impl Spool {
     /// Opens every stream. What was found that should not be is logged, and told on the event stream.
     pub fn open(fs: &Arc<dyn FileSystem>, options: &Options, now: Timestamp) -> Spool {
-        let mut logs = Vec::new();
-        let mut events = Vec::new();
         if options.runtime_dir.is_some() && options.boot_id == [0; 16] {
             tracing::warn!(
                 "the kernel's boot id can't be read, so a kill costs what is not on flash; is /proc mounted?"
             );
         }
-        for (stream, id) in options.streams.iter().zip(0..) {
-            let window_ms = match options.sync {
-                Sync::Always => None,
-                Sync::After(window) => Some(u64::try_from(window.as_millis()).unwrap_or(u64::MAX)),
-            };
-            // Nobody could tell a runtime tier of this boot from a stale one.
-            let runtime_dir = options.runtime_dir.as_ref().filter(|_| options.boot_id != [0; 16]);
-            let rules = Rules {
-                id: StreamId(id),
-                segment_bytes: segment_bytes(options.segment_bytes, stream),
-                window_ms,
-                boot_id: options.boot_id,
-                runtime_dir: runtime_dir.map(|dir| dir.join(&stream.name)),
-                stream: stream.clone(),
-            };
-            let (log, findings) = Log::open(Arc::clone(fs), options.dir.join(&stream.name), rules, now);
-            for finding in findings {
-                let text = finding.text();
-                tracing::warn!(stream = %stream.name, finding = finding.kind(), "stream {}: {text}", stream.name);
-                events.push(json!({ "type": finding.kind(), "stream": stream.name, "detail": text }));
-            }
-            logs.push(log);
-        }
-        let turns = turns(&options.streams);
-        let backfill = Backfill::new(options.backfill_rate, now.mono_ms);
-        let mut spool =
-            Spool { logs, turns, backfill, held: 0, segment_bytes: options.segment_bytes, quiet_until_ms: 0 };
-        for event in events {
-            spool.tell(&event, now);
-        }
-        spool.announce(now);
+        let mut spool = Spool {
+            fs: Arc::clone(fs),
+            options: options.clone(),
+            logs: Vec::new(),
+            turns: Vec::new(),
+            backfill: Backfill::new(options.backfill_rate, now.mono_ms),
+            held: 0,
+            quiet_until_ms: 0,
+        };
+        spool.configure(&options.streams, options.backfill_rate, now);
         spool
     }
 
-    /// Changes the limits of the streams, which are the same ones in the same order. What is too much by them goes at once,
-    /// but for streams that reject: these take nothing more until it is delivered.
-    pub fn limit(&mut self, streams: &[Stream], backfill_rate: u32, now: Timestamp) {
+    /// Goes on with these streams: those that there are, in the same order and by these rules, then new ones, which are opened. What
+    /// is too much by the rules goes at once, but for streams that reject: these take nothing more until it is delivered.
+    pub fn configure(&mut self, streams: &[Stream], backfill_rate: u32, now: Timestamp) {
         for (log, stream) in self.logs.iter_mut().zip(streams) {
             debug_assert_eq!(log.rules.stream.name, stream.name);
-            log.rules.segment_bytes = segment_bytes(self.segment_bytes, stream);
+            log.rules.segment_bytes = segment_bytes(self.options.segment_bytes, stream);
             log.rules.stream = stream.clone();
             log.enforce_quota(now);
         }
+        let mut events = Vec::new();
+        for (stream, id) in streams.iter().zip(0..).skip(self.logs.len()) {
+            events.extend(self.open_stream(StreamId(id), stream, now));
+        }
         self.turns = turns(streams);
         self.backfill.set_rate(backfill_rate, now.mono_ms);
+        for event in events {
+            self.tell(&event, now);
+        }
         self.announce(now);
+    }
+
+    /// Returns what is to be told of what was found.
+    fn open_stream(&mut self, id: StreamId, stream: &Stream, now: Timestamp) -> Vec<serde_json::Value> {
+        let options = &self.options;
+        let window_ms = match options.sync {
+            Sync::Always => None,
+            Sync::After(window) => Some(u64::try_from(window.as_millis()).unwrap_or(u64::MAX)),
+        };
+        // Nobody could tell a runtime tier of this boot from a stale one.
+        let runtime_dir = options.runtime_dir.as_ref().filter(|_| options.boot_id != [0; 16]);
+        let rules = Rules {
+            id,
+            segment_bytes: segment_bytes(options.segment_bytes, stream),
+            window_ms,
+            boot_id: options.boot_id,
+            runtime_dir: runtime_dir.map(|dir| dir.join(&stream.name)),
+            stream: stream.clone(),
+        };
+        let (log, findings) = Log::open(Arc::clone(&self.fs), options.dir.join(&stream.name), rules, now);
+        self.logs.push(log);
+        let mut events = Vec::new();
+        for finding in findings {
+            let text = finding.text();
+            tracing::warn!(stream = %stream.name, finding = finding.kind(), "stream {}: {text}", stream.name);
+            events.push(json!({ "type": finding.kind(), "stream": stream.name, "detail": text }));
+        }
+        events
     }
 
     /// Takes records in: all of them or none.

@@ -52,7 +52,7 @@ enum Request {
     Hold(u64),
     Newest { stream: StreamId, topic: &'static str, reply: oneshot::Sender<Newest> },
     Report(oneshot::Sender<Vec<StreamStatus>>),
-    Limit { streams: Vec<Stream>, backfill_rate: u32 },
+    Configure { streams: Vec<Stream>, backfill_rate: u32 },
     Beat,
     Close(oneshot::Sender<bool>),
 }
@@ -219,10 +219,10 @@ impl Handle {
         answer.await.map_err(|_| Closed)
     }
 
-    /// From now on these limits hold: those of the same streams in the same order, with [`Options::backfill_rate`]. What is too
-    /// much by them is dropped, and announced.
-    pub async fn limit(&self, streams: Vec<Stream>, backfill_rate: u32) -> Result<(), Closed> {
-        self.send(Request::Limit { streams, backfill_rate }).await
+    /// From now on there are these streams, see [`Spool::configure`], with [`Options::backfill_rate`]. What is too much by their
+    /// rules is dropped, and announced.
+    pub async fn configure(&self, streams: Vec<Stream>, backfill_rate: u32) -> Result<(), Closed> {
+        self.send(Request::Configure { streams, backfill_rate }).await
     }
 
     /// Asks the thread to answer its pulse. A queue that is full needs no asking: the thread answers between requests.
@@ -342,7 +342,11 @@ impl Server {
                 let _ = reply.send(Newest { record: self.spool.newest(stream, topic), safe });
             }
             Request::Report(reply) => self.reports.push(reply),
-            Request::Limit { streams, backfill_rate } => self.spool.limit(&streams, backfill_rate, now),
+            Request::Configure { streams, backfill_rate } => {
+                self.spool.configure(&streams, backfill_rate, now);
+                // Whoever knows the new ones begins with a rewind.
+                self.epochs.resize(streams.len(), 0);
+            }
             Request::Beat => {}
             Request::Close(done) => return Some(done),
         }

@@ -1,4 +1,5 @@
-//! Streams that the configuration has no more and that still hold records.
+//! Streams that the configuration has no more, that still hold records, and that can't be opened to drain: too many, or under a name that
+//! no stream has.
 //!
 //! Constraint: they are told and left as they are, neither read nor removed, so that their records go out when the stream is
 //! configured again.

@@ -31,6 +31,13 @@ pub struct StreamStatus {
     /// Why records of this stream can't be written to `runtime_dir` now; a kill costs what is not on flash meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime_error: Option<String>,
+    /// Whether the configuration names it no more: it takes nothing in, and what waits goes out.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub retired: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl StreamStatus {

@@ -2,7 +2,7 @@
 
 use pillion::api::{self, Api, socket};
 use pillion::pulse::Heart;
-use pillion::record::{Accepted, ClockQuality, Refusal, Submission, Timestamp};
+use pillion::record::{Accepted, ClockQuality, Refusal, StreamId, Submission, Timestamp};
 use pillion::stats::{Health, HealthState, HostStatus, LinkStatus, Status, StatusRequest};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
@@ -56,7 +56,15 @@ impl Sidecar {
         let api = Api {
             roster: watch::channel(pillion::roster::Roster::from([])).1,
             reload: mpsc::channel(1).0,
-            access: Default::default(),
+            rules: watch::channel(api::Rules {
+                streams: ["event", "telemetry", "log"]
+                    .map(str::to_owned)
+                    .into_iter()
+                    .zip((0..).map(StreamId))
+                    .collect(),
+                access: Default::default(),
+            })
+            .1,
             counts: watch::channel(Default::default()).0,
             environment: Default::default(),
             inbox: None,
@@ -68,7 +76,6 @@ impl Sidecar {
             commands: mpsc::channel(1).0,
             logs: mpsc::channel(1).0,
             beats: watch::channel(None).0,
-            streams: ["event", "telemetry", "log"].map(str::to_owned).to_vec(),
             max_payload: MAX_PAYLOAD,
             max_topic: 100,
             clock: || Timestamp { wall_ms: 1_800_000_000_000, mono_ms: 7, quality: ClockQuality::Trusted },

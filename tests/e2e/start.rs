@@ -82,7 +82,8 @@ fn the_records_of_a_stream_that_is_configured_no_more_never_wait_in_silence() {
     sidecar.start_again();
     sidecar.expect_log(&format!("stream {STREAM} is not configured any more"));
     let status = sidecar.status();
-    assert_eq!(status["streams"]["event"]["waiting"], 1, "{status:#}");
+    let left = &status["streams"][STREAM];
+    assert_eq!((&left["waiting"], &left["retired"]), (&1.into(), &true.into()), "{status:#}");
     assert_eq!(sidecar.terminate().code(), Some(0));
 
     sidecar.home.tables = tables;

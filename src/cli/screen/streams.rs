@@ -34,6 +34,9 @@ fn row(page: &mut Page, stream: &StreamStatus) {
         ]);
         page.note("lost: ", &parts, Colour::Bad);
     }
+    if stream.retired {
+        page.note("goes out: ", "no longer configured, and gone when nothing waits", Colour::Uncertain);
+    }
     if let Some(error) = &stream.disk_error {
         page.note("in memory only: ", error, Colour::Bad);
     }

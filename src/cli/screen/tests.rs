@@ -221,6 +221,7 @@ fn the_screen_never_needs_more_than_80_columns() {
         oldest_s: Some(86_399),
         disk_error: None,
         runtime_error: None,
+        retired: true,
     };
     status.streams.insert("0123456789".into(), most);
     for line in render(&status, PLAIN, u64::MAX).lines() {

@@ -205,14 +205,14 @@ fn a_lower_quota_never_waits_for_the_next_record_nor_drops_in_silence() {
     rig.store_many(16);
     let mut streams = rig.options.streams.clone();
     streams[T.index()].max_bytes = 2 * 4096;
-    rig.spool.limit(&streams, 0, rig.now);
+    rig.spool.configure(&streams, 0, rig.now);
     let status = rig.status(T);
     assert_eq!((status.evicted, status.waiting), (8, 8));
     rig.settle_down();
     assert_eq!(rig.events("gap")[0]["count"], 8);
     // What a stream has taken that rejects, it keeps.
     streams[T.index()] = Stream { when_full: WhenFull::Reject, max_bytes: 4096, ..stream("telemetry", 1) };
-    rig.spool.limit(&streams, 0, rig.now);
+    rig.spool.configure(&streams, 0, rig.now);
     assert_eq!(rig.append_to(T, &["one more"]), Err(Refusal::Full));
     assert_eq!(rig.status(T).waiting, 8);
     rig.spool.rewind();
@@ -226,7 +226,7 @@ fn a_new_priority_never_changes_the_order_within_a_stream() {
     rig.append_to(L, &["a log"]).unwrap();
     let mut streams = rig.options.streams.clone();
     streams[L.index()].priority = 0;
-    rig.spool.limit(&streams, 0, rig.now);
+    rig.spool.configure(&streams, 0, rig.now);
     let all: Vec<(StreamId, u64)> = rig.read_all().into_iter().map(|(stream, record)| (stream, record.seq)).collect();
     assert_eq!(all[0], (L, 1));
     assert_eq!(all[1..], (1..=8).map(|number| (T, number)).collect::<Vec<_>>());
@@ -255,4 +255,25 @@ fn a_backlog_never_stays_in_the_kernels_cache() {
         assert_eq!(rig.status(T).waiting, 0);
         assert!(!rig.fs.hurried(), "nothing is written to flash for it");
     }
+}
+
+#[test]
+fn a_stream_that_comes_later_never_disturbs_those_that_are_there() {
+    let mut rig = Rig::with(tiered(WINDOW));
+    let late = StreamId(3);
+    rig.append_to(T, &["a"]).unwrap();
+    assert_eq!(rig.append_to(late, &["too early"]), Err(Refusal::Stopping));
+    rig.options.streams.push(stream("late", 0));
+    rig.spool.configure(&rig.options.streams, 0, rig.now);
+    rig.append_to(late, &["b"]).unwrap();
+    rig.append_to(T, &["c"]).unwrap();
+    let numbers = |rig: &mut Rig| {
+        let all = rig.read_all().into_iter().filter(|(stream, _)| *stream != StreamId::EVENT);
+        all.map(|(stream, record)| (stream, record.seq)).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(&mut rig), [(late, 1), (T, 1), (T, 2)]);
+    // Into the runtime tier.
+    rig.tick_after(10);
+    rig.reopen();
+    assert_eq!(numbers(&mut rig), [(late, 1), (T, 1), (T, 2)], "after a kill");
 }

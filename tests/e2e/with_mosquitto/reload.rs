@@ -435,3 +435,110 @@ fn a_heartbeat_is_never_missed_that_a_reload_asks_for_nor_one_that_nobody_asks_f
     let status = sidecar.status();
     assert_eq!((&status["app"], &status["health"]["state"]), (&Value::Null, &json!("healthy")), "{status:#}");
 }
+
+/// Publishes a record to a stream; returns the answer.
+fn publish_to(sidecar: &Sidecar, stream: &str, text: &str) -> Answer {
+    sidecar.request("POST", &format!("/v1/publish?topic=x&stream={stream}"), "text/plain", text.as_bytes()).unwrap()
+}
+
+#[test]
+fn a_new_stream_never_waits_for_a_restart_nor_takes_the_place_of_another() {
+    let world = World::new();
+    let mut home = world.home();
+    let steady = Device::at(home.path("steady"));
+    let before = tables(&[("steady", steady.path(), "")]);
+    home.tables.clone_from(&before);
+    let mut sidecar = Sidecar::start(home);
+    expect_open(&sidecar, "steady");
+    world.expect_online();
+    let refused = publish_to(&sidecar, "alarm", "too early");
+    assert!(refused.code == 400 && refused.text.contains("there are event, telemetry, log, work"), "{refused:?}");
+    while_it_flows(&world, &steady, || {
+        for round in 0..6 {
+            // In the order of names they come before the one that is there.
+            let streams: String = (0..=round).map(|number| format!("[stream.alarm{number}]\npriority = 0\n")).collect();
+            let answer = reload(&mut sidecar, &(before.clone() + &streams), "");
+            assert_eq!(ended(&answer), (200, "applied"), "{answer:?}");
+            assert_eq!(answer.json["keys"], json!([format!("stream.alarm{round} (new)")]));
+            for number in 0..=round {
+                let answer = publish_to(&sidecar, &format!("alarm{number}"), &format!("alarm {round}"));
+                assert_eq!((answer.code, &answer.json["first"]), (200, &json!(round - number + 1)), "{answer:?}");
+            }
+            sidecar.publish("x", &format!("work {round}"));
+        }
+        world.subscriber.expect_texts("work", numbered("work", 6), SOON);
+        world.subscriber.expect_texts("alarm0", numbered("alarm", 6), SOON);
+        world.subscriber.expect_text("alarm5", "alarm 5");
+    });
+    let status = sidecar.status();
+    assert_eq!((&status["link"]["connects"], &status["devices"]["steady"]["opens"]), (&json!(1), &json!(1)));
+    assert_eq!(status["streams"]["alarm0"]["accepted"], 6, "{status:#}");
+    // A restart finds the same.
+    assert_eq!(sidecar.terminate().code(), Some(0));
+    sidecar.start_again();
+    assert_eq!(publish_to(&sidecar, "alarm3", "on").json["first"], 4);
+    assert_eq!(sidecar.expect_drained("alarm0")["delivered"], 6);
+}
+
+#[test]
+fn a_stream_that_is_removed_never_takes_its_records_along() {
+    let world = World::new();
+    let mut home = world.home();
+    let without = home.tables.clone();
+    let with = without.clone() + "[stream.old]\n";
+    home.tables.clone_from(&with);
+    let mut sidecar = Sidecar::start(home);
+    world.expect_online();
+    let mut expected = Vec::new();
+    let mut fill = |sidecar: &Sidecar, round: usize| {
+        world.relay.cut();
+        for text in numbered(&format!("round {round}"), 50) {
+            let answer = publish_to(sidecar, "old", &text);
+            assert_eq!((answer.code, &answer.json["first"]), (200, &json!(expected.len() + 1)), "{answer:?}");
+            expected.push(text);
+        }
+    };
+    let expect_to_go_out = |sidecar: &Sidecar, round: usize| {
+        let status = sidecar.status();
+        assert_eq!(status["streams"]["old"]["waiting"], 50, "{status:#}");
+        assert_eq!(status["streams"]["old"]["retired"], true, "{status:#}");
+        assert_eq!(publish_to(sidecar, "old", "too late").code, 400);
+        world.relay.open();
+        world.subscriber.expect_texts("old", numbered(&format!("round {round}"), 50), SOON);
+        sidecar.expect_status("it to be gone", |status| status["streams"]["old"] == Value::Null);
+    };
+    // While it runs; ...
+    fill(&sidecar, 0);
+    let answer = reload(&mut sidecar, &without, "");
+    assert_eq!((ended(&answer), &answer.json["keys"]), ((200, "applied"), &json!(["stream.old (gone)"])));
+    expect_to_go_out(&sidecar, 0);
+    // ... over a restart, and over a kill.
+    for round in 1..3 {
+        if round == 1 {
+            assert_eq!(ended(&reload(&mut sidecar, &with, "")), (200, "applied"));
+        } else {
+            sidecar.terminate();
+            sidecar.home.tables.clone_from(&with);
+            sidecar.start_again();
+        }
+        fill(&sidecar, round);
+        match round {
+            1 => _ = sidecar.terminate(),
+            _ => sidecar.kill(),
+        }
+        sidecar.home.tables.clone_from(&without);
+        sidecar.start_again();
+        sidecar.expect_log_times("stream old is not configured any more", round);
+        expect_to_go_out(&sidecar, round);
+    }
+    world.subscriber.read(|inbox| {
+        inbox.assert_in_order();
+        assert_eq!(inbox.of("old").len(), 150);
+        assert!(inbox.events("gap").is_empty(), "{:?}", inbox.events("gap"));
+    });
+    sidecar.publish("x", "the others go on");
+    world.subscriber.expect_text("work", "the others go on");
+    assert_eq!(sidecar.terminate().code(), Some(0));
+    sidecar.start_again();
+    sidecar.expect_log_times("stream old is not configured any more", 2);
+}
