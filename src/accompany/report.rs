@@ -79,16 +79,18 @@ impl Facts<'_> {
     pub(super) fn document(mut self, limit: usize) -> Vec<u8> {
         let limit = limit.saturating_sub(ENVELOPE);
         let mut report = self.head();
-        let mut size = json_size(&Value::Object(report.clone()));
         if !self.exit.cause.is_wanted() {
+            let frame = "\"lines\":[],\"lines_left_out\":18446744073709551615,".len();
+            let mut size = json_size(&Value::Object(report.clone())) + frame;
             let devices: Map<String, Value> =
                 self.devices.iter().map(|(name, device)| (name.clone(), activity(device))).collect();
             let devices = Value::Object(devices);
-            if !self.devices.is_empty() && size + json_size(&devices) + "\"devices\":,".len() <= limit {
-                size += json_size(&devices) + "\"devices\":,".len();
+            let more = json_size(&devices) + "\"devices\":,".len();
+            if !self.devices.is_empty() && size + more <= limit {
+                size += more;
                 report.insert("devices".to_owned(), devices);
             }
-            let room = limit.saturating_sub(size + "\"lines\":[],\"lines_left_out\":18446744073709551615,".len());
+            let room = limit.saturating_sub(size);
             let lines = std::mem::take(&mut self.lines);
             let (lines, left_out) = last_lines(lines, room.min(LINES_BYTES));
             report.insert("lines".to_owned(), Value::Array(lines));
@@ -254,6 +256,16 @@ mod tests {
         let last = report["lines"].as_array().unwrap().last().unwrap();
         assert!(last["message"].as_str().unwrap().len() > 300, "{report}");
         assert_eq!(last["truncated"], true);
+    }
+
+    #[test]
+    fn devices_never_take_the_room_of_what_is_said_about_lines() {
+        let devices: Vec<_> = (0..7).map(|n| (format!("d{n}"), DeviceStatus::closed("gpio", 0))).collect();
+        let exit = exit();
+        for limit in 1100..1400 {
+            let report = facts(&exit, &devices, vec![line("")]).document(limit);
+            assert!(report.len() + ENVELOPE <= limit, "{} of {limit}", report.len());
+        }
     }
 
     proptest! {
