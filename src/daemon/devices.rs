@@ -14,12 +14,12 @@ use crate::pulse::Heart;
 use crate::record::Submission;
 use crate::roster::{Member, Roster};
 use crate::stats::{AppStatus, DeviceStatus, LinkState, LinkStatus, TraceRequest};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::timeout;
 
 /// What the tasks stand on.
@@ -38,7 +38,9 @@ pub(super) struct Devices {
     /// Made with the first line that depends on it.
     liveness: Option<Liveness>,
     running: BTreeMap<String, Running>,
-    tasks: JoinSet<String>,
+    /// Those that were told to end and have not yet.
+    ending: HashMap<Id, (String, Running)>,
+    tasks: JoinSet<()>,
     /// Whether one has ended that nobody had told to.
     is_broken: bool,
     /// Tells the other flows.
@@ -56,7 +58,15 @@ struct Running {
 impl Devices {
     /// None yet. They are told to `roster`.
     pub(super) fn new(ground: Ground, roster: watch::Sender<Roster>) -> Self {
-        Devices { ground, liveness: None, running: BTreeMap::new(), tasks: JoinSet::new(), is_broken: false, roster }
+        Devices {
+            ground,
+            liveness: None,
+            running: BTreeMap::new(),
+            ending: HashMap::new(),
+            tasks: JoinSet::new(),
+            is_broken: false,
+            roster,
+        }
     }
 
     /// Starts a device's task. The other flows hear of it with [`Devices::announce`].
@@ -65,15 +75,11 @@ impl Devices {
         let (stop, stopped) = watch::channel(false);
         let mut members = Vec::new();
         let (asks, asked) = mpsc::channel(1);
-        let ended = name.clone();
         let task = match device {
             Device::Serial(serial) => {
                 let wiring =
                     self.wire(&name, "serial", serial.commands.as_ref(), Some((asks, asked)), stopped, &mut members);
-                self.tasks.spawn(async move {
-                    device::serial::run(serial, wiring).await;
-                    ended
-                })
+                self.tasks.spawn(device::serial::run(serial, wiring))
             }
             Device::Modbus(bus) => {
                 let wiring = self.wire(&name, "modbus", None, None, stopped, &mut members);
@@ -83,10 +89,7 @@ impl Devices {
                     device::modbus::UnitWiring { orders, status }
                 };
                 let units = bus.units.iter().map(&mut unit).collect();
-                self.tasks.spawn(async move {
-                    device::modbus::run(bus, wiring, units).await;
-                    ended
-                })
+                self.tasks.spawn(device::modbus::run(bus, wiring, units))
             }
             Device::Gpio(gpio) => {
                 let commands = match &gpio.direction {
@@ -98,32 +101,31 @@ impl Devices {
                 let liveness = self.liveness.get_or_insert_with(|| liveness(link.clone(), app.clone())).clone();
                 let keep =
                     Keep { runtime_dir: runtime_dir.clone(), state_dir: state_dir.clone(), replace: replace_file };
-                self.tasks.spawn(async move {
-                    device::gpio::run(gpio, wiring, Cdev, keep, liveness).await;
-                    ended
-                })
+                self.tasks.spawn(device::gpio::run(gpio, wiring, Cdev, keep, liveness))
             }
         };
         self.running.insert(name, Running { stop, task, members });
     }
 
     /// Ends the tasks of these devices: what they have read is handed over, and their ports are free when this returns. One
-    /// that does not end within `patience` is ended all the same.
+    /// that does not end within `patience` is ended all the same. Cancel-safe: whoever stops others waits for these, too.
     pub(super) async fn stop(&mut self, names: &[String], patience: Duration) {
-        let mut ending: BTreeMap<&String, Running> =
-            names.iter().filter_map(|name| Some((name, self.running.remove(name)?))).collect();
-        ending.values().for_each(|running| _ = running.stop.send_replace(true));
+        for name in names {
+            if let Some(running) = self.running.remove(name) {
+                running.stop.send_replace(true);
+                self.ending.insert(running.task.id(), (name.clone(), running));
+            }
+        }
         let all_ended = async {
-            while !ending.is_empty() {
-                match self.tasks.join_next().await {
-                    Some(Ok(name)) => self.is_broken |= ending.remove(&name).is_none(),
-                    Some(Err(error)) => self.is_broken |= error.is_panic(),
+            while !self.ending.is_empty() {
+                match self.tasks.join_next_with_id().await {
+                    Some(ended) => self.ended(ended),
                     None => return,
                 }
             }
         };
         if timeout(patience, all_ended).await.is_err() {
-            for (device, running) in ending {
+            for (_, (device, running)) in self.ending.drain() {
                 tracing::warn!(device, "device {device} did not end in time");
                 running.task.abort();
             }
@@ -139,12 +141,18 @@ impl Devices {
     /// Returns when a task has ended that nobody has told to. Cancel-safe.
     pub(super) async fn broken(&mut self) {
         while !self.is_broken {
-            match self.tasks.join_next().await {
-                // One of those that did not end in time.
-                Some(Err(error)) if error.is_cancelled() => {}
-                Some(_) => self.is_broken = true,
+            match self.tasks.join_next_with_id().await {
+                Some(ended) => self.ended(ended),
                 None => std::future::pending().await,
             }
+        }
+    }
+
+    /// Takes note of the end of a task: one that was told to, one that did not end in time, or one that nobody had told to.
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+        if self.ending.remove(&id).is_none() {
+            self.is_broken |= self.running.values().any(|running| running.task.id() == id);
         }
     }
 
@@ -226,8 +234,12 @@ fn liveness(mut link: watch::Receiver<LinkStatus>, mut app: watch::Receiver<AppS
 
 #[cfg(test)]
 mod tests {
+    use super::super::{STOP, plan};
     use super::*;
+    use crate::config::{Source, Surroundings, parse};
     use crate::stats::{AppState, HeartbeatState};
+    use std::future::poll_fn;
+    use std::task::Poll;
 
     #[tokio::test]
     async fn outputs_never_go_on_when_those_are_lost_who_could_have_switched_them() {
@@ -257,5 +269,37 @@ mod tests {
         }
         assert_eq!(after(Disconnected, AppState::Failed, Off).await, Some(Missing::App));
         assert_eq!(after(Disconnected, AppState::Running, Off).await, Some(Missing::Link), "one of them is back");
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_is_given_up_never_leaves_a_device_that_nobody_waits_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let ground = Ground {
+            submissions: mpsc::channel(1).0,
+            link: watch::channel(LinkStatus::default()).1,
+            app: watch::channel(AppStatus::default()).1,
+            runtime_dir: folder.path().into(),
+            state_dir: folder.path().into(),
+            heart: Heart::default(),
+        };
+        let surroundings = Surroundings { host: "pi".to_owned(), ..Surroundings::default() };
+        let text = "[[serial]]\nname = \"a\"\npath = \"/nowhere/a\"\n[[serial]]\nname = \"b\"\npath = \"/nowhere/b\"\n";
+        let sources = [Source::new(Path::new("/etc/pillion/gateway.toml"), text)];
+        let config = parse(&sources, &surroundings, Path::new("/etc/pillion"), &|_| false).unwrap().config;
+        let mut devices = Devices::new(ground, watch::channel(Roster::from([])).0);
+        plan::devices(&config).for_each(|device| devices.start(device));
+        // A reload stops them, and is ended by a stop of all.
+        let names = ["a", "b"].map(str::to_owned);
+        let mut given_up = Box::pin(devices.stop(&names, STOP));
+        assert!(poll_fn(|context| Poll::Ready(given_up.as_mut().poll(context).is_pending())).await);
+        drop(given_up);
+        devices.stop_all(STOP).await;
+        assert!(devices.tasks.is_empty() && !devices.is_broken);
+        // One that nobody had told to.
+        let (stop, stopped) = watch::channel(true);
+        let wiring = devices.wire("c", "serial", None, None, stopped, &mut Vec::new());
+        let task = devices.tasks.spawn(device::serial::run(config.serial[0].clone(), wiring));
+        devices.running.insert("c".to_owned(), Running { stop, task, members: Vec::new() });
+        timeout(STOP, devices.broken()).await.unwrap();
     }
 }

@@ -4,14 +4,17 @@ use super::adjust::Adjustable;
 use super::devices::Devices;
 use super::listening::Listening;
 use super::reload::Reloads;
-use super::{CLOSE, DRAIN, DaemonError, STOP};
+use super::{CLOSE, DRAIN, DaemonError, LONGEST_STOP, STOP};
 use crate::accompany;
 use crate::logs::Unsaved;
 use crate::publish::{Leave, Publisher};
 use crate::spool::thread;
+use crate::stats::ReloadRequest;
+use std::pin::pin;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Each flow with what stops it.
 pub(super) struct Flows {
@@ -52,16 +55,12 @@ impl Flows {
     /// Runs until it is wished to stop, then stops everything in order.
     pub(super) async fn run(mut self, mut wish: impl AsyncFnMut() -> Wish) -> Result<(), DaemonError> {
         let broken = loop {
-            tokio::select! {
+            let reply = tokio::select! {
                 wish = wish() => match wish {
                     Wish::Stop => break None,
-                    Wish::Reload => _ = self.reload().await,
+                    Wish::Reload => None,
                 },
-                Some(reply) = self.reloads.requests.recv() => {
-                    let reload = self.reload().await;
-                    // Whoever asked may have gone.
-                    let _ = reply.send(reload);
-                }
+                Some(reply) = self.reloads.requests.recv() => Some(reply),
                 ended = self.sources.join_next(), if !self.sources.is_empty() => {
                     break Some(ended.and_then(Result::ok).unwrap_or("local API"));
                 }
@@ -73,6 +72,9 @@ impl Flows {
                 _ = &mut self.companion => break Some("accompany"),
                 _ = &mut self.logs => break Some("logs"),
                 _ = &mut self.health => break Some("health"),
+            };
+            if self.reload_unless_stopped(reply, &mut wish).await {
+                break None;
             }
         };
         match broken {
@@ -87,33 +89,61 @@ impl Flows {
         }
     }
 
+    /// Reloads, and once more for a wish that comes meanwhile. Returns whether a stop was wished, which ends it where it is: what it
+    /// has not done yet the next start does.
+    async fn reload_unless_stopped(
+        &mut self,
+        mut reply: Option<ReloadRequest>,
+        wish: &mut impl AsyncFnMut() -> Wish,
+    ) -> bool {
+        let mut is_wished = true;
+        while std::mem::take(&mut is_wished) {
+            let mut reload = pin!(self.reload());
+            let status = loop {
+                tokio::select! {
+                    status = reload.as_mut() => break status,
+                    wish = wish() => match wish {
+                        Wish::Stop => return true,
+                        Wish::Reload => is_wished = true,
+                    },
+                }
+            };
+            // Whoever asked may have gone.
+            let _ = reply.take().map(|reply| reply.send(status));
+        }
+        false
+    }
+
     async fn stop(mut self) {
         tracing::info!("stopping");
+        let end = Instant::now() + LONGEST_STOP;
+        // The disk may hold up one after the other.
+        let within = |step: Duration| end.min(Instant::now() + step);
         self.stop_companion.send_replace(true);
         self.stop_commands.send_replace(true);
         self.listening.begin_stop();
-        ended("accompany", timeout(accompany::STOP + STOP, self.companion).await.ok());
+        ended("accompany", timeout_at(within(accompany::STOP + STOP), self.companion).await.ok());
         self.listening.stop().await;
         self.stop_sources.send_replace(true);
         let sources = async { while self.sources.join_next().await.is_some() {} };
         if tokio::join!(timeout(STOP, sources), self.devices.stop_all(STOP)).0.is_err() {
             tracing::warn!("a local client did not end in time");
         }
-        ended("dispatch", timeout(STOP, self.dispatch).await.ok());
+        ended("dispatch", timeout_at(within(STOP), self.dispatch).await.ok());
         self.stop_logs.send_replace(true);
-        let unsaved = ended("logs", timeout(STOP, self.logs).await.ok()).flatten();
+        let unsaved = ended("logs", timeout_at(within(STOP), self.logs).await.ok()).flatten();
         self.end_health.send_replace(true);
-        ended("health", timeout(STOP, self.health).await.ok());
+        ended("health", timeout_at(within(STOP), self.health).await.ok());
         self.stop_ingest.send_replace(true);
-        ended("ingest", timeout(STOP, self.ingest).await.ok());
+        ended("ingest", timeout_at(within(STOP), self.ingest).await.ok());
         self.leave.send_replace(Some(Leave::Stop(Instant::now() + DRAIN)));
-        ended("publish", timeout(DRAIN + STOP, self.publisher).await.ok());
-        match timeout(CLOSE, self.spool.close()).await {
+        ended("publish", timeout_at(within(DRAIN + STOP), self.publisher).await.ok());
+        match timeout_at(within(CLOSE), self.spool.close()).await {
             Ok(is_whole) => {
                 save(unsaved.filter(|_| is_whole == Ok(true))).await;
                 tracing::info!("stopped");
             }
-            Err(_) => tracing::error!("the disk did not take what is left within {} s", CLOSE.as_secs()),
+            Err(_) => tracing::error!("the disk did not take what is left in time"),
         }
     }
 }

@@ -75,15 +75,15 @@ impl Listening {
         self.running.iter().for_each(|(stop, _)| _ = stop.send_replace(true));
     }
 
-    /// Stops it. What it has not acknowledged comes again.
+    /// Stops it. What it has not acknowledged comes again. Cancel-safe.
     pub(super) async fn stop(&mut self) {
         self.begin_stop();
-        if let Some((_, task)) = self.running.take() {
-            let aborts = task.abort_handle();
-            let end = timeout(STOP, task).await.ok();
+        if let Some((_, task)) = &mut self.running {
+            let end = timeout(STOP, &mut *task).await.ok();
             if end.is_none() {
-                aborts.abort();
+                task.abort();
             }
+            self.running = None;
             ended("listen", end);
         }
     }

@@ -1,8 +1,9 @@
 //! Reading the configuration again while pillion runs: on SIGHUP, or when a local client asks for it.
 //!
 //! Constraints: a wrong configuration changes nothing; no record is lost, and no device and no connection disturbed that is
-//! configured as before ([`plan`] says what is to be done). It takes a bounded time, in which nothing else is begun: devices
-//! have [`STOP`] to let go of their ports, the broker has [`SETTLE`] to acknowledge what is on the wire.
+//! configured as before ([`plan`] says what is to be done). Devices have [`STOP`] to let go of their ports, the broker has [`SETTLE`]
+//! to acknowledge what is on the wire; files and the spool's thread take as long as the disk does. Meanwhile nothing else is begun,
+//! but a stop ends it at whatever it waits for: so everything here that waits can be given up there.
 //!
 //! systemd is told RELOADING=1 when it begins and READY=1 when it is over, so the unit may be of `Type=notify` or, from
 //! systemd 253 on, `Type=notify-reload`. Neither can tell that a configuration was refused: `pillion reload` does, which is
@@ -175,17 +176,23 @@ impl Flows {
         let Settings { config: Config { mqtt, .. }, password, streams } = settings.clone();
         let (hand_over, handed_over) = oneshot::channel::<JoinHandle<Option<Publisher>>>();
         let (tell, told) = oneshot::channel();
+        // The connection may be one that a former reload still waits to see ended.
+        let link = match *self.leave.borrow() {
+            Some(Leave::Renew(_, former)) => link.max(former),
+            _ => link,
+        };
+        let renew = Leave::Renew(Instant::now() + SETTLE, link);
         let leave = self.leave.clone();
         let next = tokio::spawn(async move {
             let former = handed_over.await.ok()?.await.ok()??;
-            // Not if pillion has begun to stop meanwhile.
-            leave.send_if_modified(|leave| leave.take_if(|leave| matches!(leave, Leave::Renew(..))).is_some());
+            // Not if pillion has begun to stop meanwhile, or to reload once more: then this one leaves at once.
+            leave.send_if_modified(|leave| leave.take_if(|leave| *leave == renew).is_some());
             let _ = tell.send(());
             Some(former.renewed(mqtt, streams.all(), password, farewell(), announcements).run().await)
         });
         // It can't be gone: it waits for this.
         let _ = hand_over.send(std::mem::replace(&mut self.publisher, next));
-        self.leave.send_replace(Some(Leave::Renew(Instant::now() + SETTLE, link)));
+        self.leave.send_replace(Some(renew));
         if timeout(SETTLE + STOP, told).await.is_err() {
             tracing::warn!("the broker takes nothing at the moment; [mqtt] applies when this connection ends");
         }

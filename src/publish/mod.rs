@@ -101,8 +101,8 @@ pub enum Leave {
     Renew(Instant, Link),
 }
 
-/// What becomes of a connection that the flow leaves to begin anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What becomes of a connection that the flow leaves to begin anew. Of two reloads the greater one holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Link {
     /// The next flow goes on with it.
     Keep,
@@ -280,8 +280,8 @@ impl Publisher {
         if self.kept.is_none() {
             self.show_servers();
         }
-        // A change that is waited for later is one that comes after this look.
-        while self.wiring.leave.borrow_and_update().is_none() {
+        // A change that is waited for later is one that comes after this look. Who has a connection leaves that as he was told.
+        while self.wiring.leave.borrow_and_update().is_none() || self.kept.is_some() {
             let ended = match self.kept.take() {
                 Some(connection) => {
                     self.dialer.go_on();

@@ -82,7 +82,10 @@ impl Home {
             fs::create_dir_all(folder).unwrap();
         }
         let path = self.path("test.toml");
-        fs::write(&path, text).unwrap();
+        // As a whole: a reload may be reading.
+        let new = self.path("test.toml.new");
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, &path).unwrap();
         path
     }
 
@@ -205,9 +208,14 @@ impl Sidecar {
         kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), Signal::HUP).unwrap();
     }
 
+    /// Sends SIGTERM.
+    pub fn begin_stop(&self) {
+        kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), Signal::TERM).unwrap();
+    }
+
     /// Sends SIGTERM and waits for its end.
     pub fn terminate(&mut self) -> ExitStatus {
-        kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), Signal::TERM).unwrap();
+        self.begin_stop();
         self.wait()
     }
 

@@ -542,3 +542,70 @@ fn a_stream_that_is_removed_never_takes_its_records_along() {
     sidecar.start_again();
     sidecar.expect_log_times("stream old is not configured any more", 2);
 }
+
+#[test]
+fn whatever_comes_during_a_reload_is_never_forgotten() {
+    let world = World::new();
+    let mut sidecar = Sidecar::start(world.home());
+    world.expect_online();
+    // From here on a reload waits for acknowledgements that don't come, as long as it may.
+    world.relay.silence();
+    sidecar.publish_lines("x", &numbered("silent", 50));
+    let hang_up = |sidecar: &mut Sidecar, inflight: usize| {
+        sidecar.home.mqtt = format!("inflight = {inflight}");
+        sidecar.home.configure();
+        sidecar.hang_up();
+    };
+    hang_up(&mut sidecar, 7);
+    sidecar.expect_notes("RELOADING=1", 1);
+    // Two signals that come meanwhile are one more reload.
+    hang_up(&mut sidecar, 8);
+    hang_up(&mut sidecar, 9);
+    sidecar.expect_notes("RELOADING=1", 2);
+    sidecar.expect_notes("READY=1", 3);
+    let configuration = sidecar.status()["configuration"].clone();
+    assert_eq!((&configuration["applied"], &configuration["unchanged"]), (&json!(2), &json!(0)));
+    // A stop ends it.
+    world.relay.open();
+    world.subscriber.expect_texts("work", numbered("silent", 50), SOON);
+    world.relay.silence();
+    sidecar.publish_lines("x", &numbered("more", 50));
+    hang_up(&mut sidecar, 10);
+    sidecar.expect_notes("RELOADING=1", 3);
+    assert_eq!(sidecar.terminate().code(), Some(0));
+    assert_eq!(sidecar.log().matches("was read again and applied").count(), 2);
+    assert!(sidecar.log().contains(" stopped"), "in order");
+    world.relay.open();
+    sidecar.start_again();
+    world.subscriber.expect_texts("work", numbered("more", 50), SOON);
+    sidecar.expect_drained("work");
+}
+
+#[test]
+fn a_second_reload_never_waits_for_a_third_when_the_broker_takes_nothing() {
+    let (world, elsewhere) = (World::new(), World::new());
+    let mut home = world.home();
+    let patience = "max_payload = \"8MiB\"\nack_timeout = \"12s\"\n";
+    home.mqtt = patience.to_owned();
+    let mut sidecar = Sidecar::start(home);
+    let tables = sidecar.home.tables.clone();
+    world.expect_online();
+    // More than the kernel keeps for a link that takes nothing: the publisher is in the middle of it.
+    world.relay.silence();
+    let large = "x".repeat(7 << 20);
+    assert_eq!(publish_to(&sidecar, "work", &large).code, 200);
+    sidecar.publish("x", "behind it");
+    let answer = reload(&mut sidecar, &tables, &format!("{patience}keep_alive = \"29s\""));
+    assert_eq!(ended(&answer), (200, "applied"), "{answer:?}");
+    sidecar.expect_log("the broker takes nothing at the moment");
+    sidecar.home.servers = vec![elsewhere.relay.url()];
+    let answer = reload(&mut sidecar, &tables, &format!("{patience}keep_alive = \"29s\""));
+    assert_eq!(ended(&answer), (200, "applied"), "{answer:?}");
+    elsewhere.expect_online();
+    elsewhere.subscriber.expect_text("work", "behind it");
+    sidecar.expect_drained("work");
+    // And it is listened to again.
+    let answer = reload(&mut sidecar, &tables, patience);
+    assert_eq!(ended(&answer), (200, "applied"), "{answer:?}");
+    sidecar.expect_status("the next connection", |status| status["link"]["state"] == "connected");
+}
