@@ -101,6 +101,10 @@ fn a_version_that_breaks_the_application_never_stays_or_comes_again() {
     assert_eq!((content(&sidecar).as_str(), restarts(&sidecar)), ("version = 1\n", 3), "and back again");
     expect_report(&world, |report| report["rolled-back"].as_str().is_some_and(|why| why.contains("failed")));
     assert_eq!(apply(&sidecar), (Some(0), false), "not again");
+    // A kill before it is noted that this was told would have it told again: at least once.
+    sidecar.expect_status("the note of what was told", |_| {
+        fs::read_to_string(sidecar.home.path("state/config/told")).is_ok_and(|told| told.contains("rolled-back"))
+    });
     sidecar.kill();
     sidecar.start_again();
     assert_eq!((apply(&sidecar), restarts(&sidecar)), ((Some(0), false), 3));
