@@ -119,6 +119,8 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 async fn connection(stream: UnixStream, shared: Arc<Shared>, phases: Phases) {
     let mut stop = shared.stop.clone();
     let mut rules = shared.api.rules.clone();
+    // Those that hold now are looked at by each request.
+    rules.mark_unchanged();
     let peer = stream.peer_cred().ok().map(|peer| Peer { user: peer.uid(), group: peer.gid(), process: peer.pid() });
     let twin = stream.as_fd().try_clone_to_owned();
     let mut phase = phases.watch();
