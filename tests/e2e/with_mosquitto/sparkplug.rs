@@ -140,13 +140,14 @@ fn text(value: &Value) -> String {
 }
 
 /// Every value of a metric that came as data, in order, and whether it was historical. What comes once more, after a kill, has the
-/// same time.
+/// same time, and perhaps a wider type: 1042 has become 1042.0.
 fn values<'m>(messages: &'m [Value], device: &'m str, name: &'m str) -> Vec<(&'m Value, bool)> {
     let of_device = messages.iter().filter(|message| message["type"] == "DDATA" && message["device"] == device);
     let metrics = of_device.flat_map(|message| message["metrics"].as_array().unwrap());
     let of_name = metrics.filter(|metric| metric["name"] == name);
     let mut known = BTreeSet::new();
-    let new = of_name.filter(|metric| known.insert((metric["timestamp"].as_u64(), metric["value"].to_string())));
+    let plain = |value: &Value| value.as_f64().map_or_else(|| value.to_string(), |number| number.to_string());
+    let new = of_name.filter(|metric| known.insert((metric["timestamp"].as_u64(), plain(&metric["value"]))));
     new.map(|metric| (&metric["value"], metric["historical"] == true)).collect()
 }
 
