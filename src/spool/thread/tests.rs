@@ -449,15 +449,14 @@ async fn a_stream_that_is_read_again_never_repeats_another_one() {
     let (handle, mut batches, heart) = open_with_heart(dir.path());
     handle.rewind(1).await.unwrap();
     append(&handle, 3, 10, Durability::Process).await.unwrap();
-    let record = Record { topic: "t".into(), time: clock(), encoding: Encoding::Text, data: b"log".to_vec() };
-    let log = Submission {
+    let log = || Submission {
         stream: StreamId::LOG,
-        records: vec![record],
+        records: vec![Record { topic: "t".into(), time: clock(), encoding: Encoding::Text, data: b"log".to_vec() }],
         durability: Durability::Process,
         note: None,
         reply: None,
     };
-    handle.append(log).await.unwrap();
+    handle.append(log()).await.unwrap();
     catch_up(&handle, &heart).await;
     assert_eq!(pushed(&mut batches, 1).iter().map(|record| record.seq).collect::<Vec<_>>(), [1, 2, 3]);
     handle.acknowledge(vec![(T, 1)]).await.unwrap();
@@ -467,15 +466,7 @@ async fn a_stream_that_is_read_again_never_repeats_another_one() {
     assert_eq!((batch.stream, batch.epoch, batch.records.len(), batch.records[0].seq), (T, 2, 2, 2));
     assert!(batches.try_recv().is_err(), "nothing else comes again");
     // The others go on in their epoch, until all is read again.
-    let record = Record { topic: "t".into(), time: clock(), encoding: Encoding::Text, data: b"log".to_vec() };
-    let log = Submission {
-        stream: StreamId::LOG,
-        records: vec![record],
-        durability: Durability::Process,
-        note: None,
-        reply: None,
-    };
-    handle.append(log).await.unwrap();
+    handle.append(log()).await.unwrap();
     let batch = next(&mut batches).await.unwrap();
     assert_eq!((batch.stream, batch.epoch), (StreamId::LOG, 1));
     handle.rewind(3).await.unwrap();
