@@ -5,7 +5,8 @@
 //! urgent needs is not wasted, and an event finds room at any time.
 //!
 //! What is used is kept in a file, so that a restart does not give it back. For the sake of flash it is not written for each
-//! message: a part is *reserved* ahead, as the spool does with its numbers, and a kill costs what of that was not used.
+//! message: a part is *reserved* ahead, as the spool does with its numbers, and a kill costs what of that was not used. That is
+//! never more than half of what was left: a kill must not take the room of the events until the period ends.
 //!
 //! The clock may be wrong after boot. While it is not trusted the period that the file names goes on, and ends when this process
 //! has run for as long as a period takes. A clock that is set back does not give anything back.
@@ -130,7 +131,8 @@ impl Budget {
     /// What the file has to hold from now on, if that has changed; it is to be written before more is sent.
     pub fn note(&mut self) -> Option<String> {
         let is_behind = self.used > self.reserved || self.kept != self.number;
-        is_behind.then(|| self.reserve(self.bytes / lease(self.period)))
+        let half = self.bytes.saturating_sub(self.used) / 2;
+        is_behind.then(|| self.reserve((self.bytes / lease(self.period)).min(half).max(self.bytes / SLICE)))
     }
 
     /// What the file has to hold when the process ends.
@@ -155,7 +157,7 @@ impl Budget {
     }
 }
 
-/// Parts in which a budget is reserved: writes in a period at the most, but for one or two.
+/// Parts in which a budget is reserved, but for the smaller ones near its end: writes in a period at the most, and up to eight.
 fn lease(period: Period) -> u64 {
     match period {
         Period::Hour => 4,
@@ -292,6 +294,28 @@ mod tests {
         assert_eq!(Budget::new(LIMIT, 3, note.as_deref(), at(DAY_MS)).used().1, 0);
         for damaged in ["", "x", "1", "1 x", "-1 5", "1 2 3"] {
             assert_eq!(Budget::new(LIMIT, 3, Some(damaged), at(5)).used().1, 0, "{damaged}");
+        }
+    }
+
+    #[test]
+    fn a_kill_never_takes_more_than_half_of_what_is_left() {
+        for (period, most) in [(Period::Hour, 12), (Period::Day, 40), (Period::Month, 264)] {
+            let limit = config::Budget { period, ..LIMIT };
+            let mut budget = Budget::new(limit, 3, None, at(0));
+            let (mut file, mut writes) = (None, 0);
+            while budget.used().1 < limit.bytes {
+                budget.spend(1000);
+                if let Some(note) = budget.note() {
+                    file = Some(note);
+                    writes += 1;
+                }
+                let left = |budget: &Budget| limit.bytes.saturating_sub(budget.used().1);
+                let killed = Budget::new(limit, 3, file.as_deref(), at(0));
+                assert!(left(&killed) + limit.bytes / SLICE >= left(&budget) / 2, "{killed:?} after {budget:?}");
+                assert!(killed.used().1 >= budget.used().1, "{killed:?} after {budget:?}");
+                assert!(killed.used().1 <= limit.bytes + limit.bytes / SLICE, "{killed:?}");
+            }
+            assert!(writes <= most, "{writes} in one {period:?}");
         }
     }
 

@@ -13,8 +13,14 @@ fn time_of_day() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() % 86_400
 }
 
-/// A budget whose period is not over soon.
+/// A budget whose period is not over soon: in the last minutes of a day this waits for the next one.
 fn budget() -> String {
+    const NOT_SOON_S: u64 = 180;
+    let start = Instant::now();
+    while time_of_day() > 86_400 - NOT_SOON_S {
+        assert!(start.elapsed() < Duration::from_secs(2 * NOT_SOON_S), "midnight never comes");
+        std::thread::sleep(Duration::from_secs(1));
+    }
     let now = time_of_day();
     let period = if (now % 3600) * 24 < now { "hour" } else { "day" };
     format!("budget = \"{BUDGET}B/{period}\"")
