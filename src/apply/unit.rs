@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 /// Between looks at a command or a unit.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOK_AT_UNIT: Duration = Duration::from_millis(500);
-/// How long systemctl may take to show a unit, and the sidecar to answer.
+/// How long systemctl may take to restart or reload a unit. Systemd has limits of its own for that, of 90 s for a stop and as much
+/// for a start where the unit says nothing else; this one is for a systemd that hangs.
+const ACT_TIME: Duration = Duration::from_secs(15 * 60);
+/// How long it may take to show a unit, and the sidecar to answer.
 const SHOW_TIME: Duration = Duration::from_secs(10);
 /// Bytes of a command's words that are kept.
 const WORDS: usize = 512;
@@ -82,11 +85,11 @@ fn show(unit: &str) -> Result<Shown, String> {
     })
 }
 
-/// Has the unit restarted or reloaded, and looks on for as long as `within`. `Err`: it does not go on, and why.
+/// Has the unit restarted or reloaded, and looks on for as long as `within` from then on. `Err`: it does not go on, and why.
 pub(super) fn act(verb: &str, unit: &str, within: Duration, socket: &Path) -> Result<(), String> {
-    let deadline = Instant::now() + within;
-    run("systemctl", &[verb, "--", unit].map(str::to_owned), within)
+    run("systemctl", &[verb, "--", unit].map(str::to_owned), ACT_TIME)
         .map_err(|why| format!("systemctl {verb}: {why}"))?;
+    let deadline = Instant::now() + within;
     let begun = show(unit)?.restarts;
     loop {
         let Shown { active, result, restarts } = show(unit)?;

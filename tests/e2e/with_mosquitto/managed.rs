@@ -12,12 +12,14 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Fails the application as soon as its file holds BREAK, and writes down what it is told.
+/// Fails the application as soon as its file holds BREAK, writes down what it is told, and has it take its time for a file that
+/// holds SLOW.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 cd "$(dirname "$0")/.." || exit 9
 echo "$*" >> systemctl.log
 state=active
 grep -q BREAK etc/app.toml 2> /dev/null && state=failed
+[ "$1" = show ] || ! grep -q SLOW etc/app.toml 2> /dev/null || sleep 4
 [ "$1" != show ] || printf 'ActiveState=%s\nResult=exit-code\nNRestarts=0\n' "$state"
 "#;
 
@@ -118,6 +120,19 @@ fn a_version_that_breaks_the_application_never_stays_or_comes_again() {
     };
     world.subscriber.expect("three events", crate::common::SOON, |inbox| told(inbox).len() == 3);
     assert_eq!(world.subscriber.read(told), [json!("applied"), json!("rolled-back"), json!("applied")], "each once");
+}
+
+#[test]
+fn a_version_is_never_taken_back_for_a_unit_that_takes_longer_to_stop_than_it_must_be_healthy() {
+    let world = World::new();
+    let mut operator = Operator::at(world.mosquitto.address());
+    let sidecar = start(&world, &mut operator);
+    want(&sidecar, &mut operator, "version = 2 # SLOW\n");
+    assert_eq!((apply(&sidecar), content(&sidecar).as_str()), ((Some(0), true), "version = 2 # SLOW\n"));
+    assert_eq!(restarts(&sidecar), 2);
+    // And then it is looked on for as long as ever.
+    want(&sidecar, &mut operator, "version = 3 # SLOW, BREAK\n");
+    assert_eq!((apply(&sidecar), content(&sidecar).as_str()), ((Some(1), true), "version = 2 # SLOW\n"));
 }
 
 #[test]
