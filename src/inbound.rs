@@ -145,15 +145,25 @@ pub enum SettingsRequest {
         /// Whether only keys that there are count, and no deletions: who begins asks so, from 0, until nothing is left.
         all: bool,
         /// Some of the oldest changes, none if there is none; `None`: it can't be said any more, ask for all.
-        reply: oneshot::Sender<Option<Vec<Setting>>>,
+        reply: oneshot::Sender<Result<Option<Vec<Setting>>, Unreadable>>,
     },
     /// One key, if it is there.
     Value {
         /// Its name.
         key: String,
         /// The key.
-        reply: oneshot::Sender<Option<Setting>>,
+        reply: oneshot::Sender<Result<Option<Setting>, Unreadable>>,
     },
+}
+
+/// A key is there, and its value can't be had at present.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the key {key:?} can't be read now: {reason}; ask again")]
+pub struct Unreadable {
+    /// Its name.
+    pub key: String,
+    /// What the system said.
+    pub reason: String,
 }
 
 /// Bytes as a JSON value in one line, and `base64` where they are neither JSON nor text.

@@ -2,6 +2,7 @@
 
 use super::lines::Stream;
 use super::phase::{Phase, Phases};
+use crate::inbound::Unreadable;
 use crate::record::{Accepted, Refusal};
 use http_body_util::Full;
 use hyper::body::{Bytes, Frame, SizeHint};
@@ -101,6 +102,8 @@ pub(super) enum Error {
     Off(&'static str, &'static str),
     #[error("there is no key {0:?}; ask GET /v1/config; a slash in a key is written %2F here")]
     NoKey(String),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     #[error("this path takes {0} only")]
     Method(String),
     #[error("the body did not arrive within 30 s")]
@@ -184,9 +187,11 @@ impl Error {
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Refused(Refusal::Full) => StatusCode::TOO_MANY_REQUESTS,
             Error::Refused(Refusal::NotDurable(_)) => StatusCode::INSUFFICIENT_STORAGE,
-            Error::Refused(Refusal::Stopping) | Error::Busy | Error::Streams | Error::NoAnswer => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Error::Refused(Refusal::Stopping)
+            | Error::Busy
+            | Error::Streams
+            | Error::NoAnswer
+            | Error::Unreadable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

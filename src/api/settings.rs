@@ -124,7 +124,7 @@ pub(super) async fn one(shared: &Shared, call: Call) -> Result<Answer, Error> {
     let mut store = store(shared)?;
     let synced = synced(&mut store, wait_of(&query)?).await;
     let key = call.name;
-    let setting = ask(&store.requests, |reply| SettingsRequest::Value { key: key.clone(), reply }).await?;
+    let setting = ask(&store.requests, |reply| SettingsRequest::Value { key: key.clone(), reply }).await??;
     let setting = setting.filter(|setting| setting.kept.is_some()).ok_or(Error::NoKey(key))?;
     Ok(json(StatusCode::OK, &Shown { synced: Some(synced), ..Shown::of(&setting) }))
 }
@@ -163,7 +163,7 @@ async fn watch(mut store: SettingsStore, out: lines::Lines) {
     let mut all = true;
     loop {
         let SettingsNews { synced, .. } = *store.news.borrow_and_update();
-        // Changes that can't be told any more, or the end of pillion: the client asks again.
+        // Changes that can't be told any more, or not now, or the end of pillion: the client asks again.
         let Ok(Some(page)) = changes(&store, after, all).await else { return };
         for setting in &page {
             if out.send(&Shown::of(setting)).await.is_err() {
@@ -190,7 +190,7 @@ async fn watch(mut store: SettingsStore, out: lines::Lines) {
 }
 
 async fn changes(store: &SettingsStore, after: u64, all: bool) -> Result<Option<Vec<Setting>>, Error> {
-    ask(&store.requests, |reply| SettingsRequest::Changes { after, all, reply }).await
+    Ok(ask(&store.requests, |reply| SettingsRequest::Changes { after, all, reply }).await??)
 }
 
 /// Waits until the store is synced; whether it is.

@@ -62,10 +62,10 @@ pub struct Known {
 }
 
 impl Known {
-    /// As the disk has them.
-    pub fn restore(found: Vec<OnDisk>) -> Known {
-        let mut known = Known { next_file: 1, ..Known::default() };
-        for OnDisk { file, print, entry } in found {
+    /// As the disk has them; files from `next_file` on are free.
+    pub fn restore(keys: Vec<OnDisk>, next_file: u64) -> Known {
+        let mut known = Known { next_file, ..Known::default() };
+        for OnDisk { file, print, entry } in keys {
             known.set(&entry.key, file, print, entry.time, &entry.server);
         }
         known
@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn with(names: &[&str]) -> Known {
-        let mut known = Known::restore(Vec::new());
+        let mut known = Known::restore(Vec::new(), 1);
         known.begin();
         names.iter().for_each(|name| put(&mut known, name, "1", "here"));
         assert!(known.complete("here", true).is_empty());
@@ -239,13 +239,13 @@ mod tests {
         assert_eq!(known.changes(1, true).unwrap().len(), 2);
         let restored: Vec<_> = [1, 2, 3].map(|file| on_disk(file, &format!("k{file}"))).into();
         let revisions: Vec<_> =
-            Known::restore(restored).changes(0, true).unwrap().iter().map(|change| change.0).collect();
+            Known::restore(restored, 4).changes(0, true).unwrap().iter().map(|change| change.0).collect();
         assert_eq!(revisions, [1, 2, 3], "or pages would skip some");
     }
 
     #[test]
     fn no_broker_ever_makes_it_grow() {
-        let mut known = Known::restore(Vec::new());
+        let mut known = Known::restore(Vec::new(), 1);
         for number in 0..MOST {
             put(&mut known, &format!("{number:04}"), "x", "here");
         }

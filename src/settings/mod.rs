@@ -14,26 +14,29 @@
 //!    └───────────────────┴───────────────────────────────────────────────┘
 //! ```
 //!
-//! [`store`] is the disk, [`known`] what there is and what changed, [`managed`] hands some of it on to `pillion apply`.
+//! [`store`] is the disk, [`known`] what there is and what changed, [`managed`] hands some of it on to `pillion apply`, and
+//! `outcomes` tells what became of that.
 
 pub mod known;
 pub mod managed;
+mod outcomes;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
-use crate::disk::FileSystem;
-use crate::inbound::{Delivered, MAX_TOPIC, MAX_VALUE, Setting, Settings, SettingsNews, SettingsRequest};
-use crate::outcome::{Outcome, Result as Became};
+use crate::disk::{FileSystem, is_passing};
+use crate::inbound::{Delivered, MAX_TOPIC, MAX_VALUE, Setting, Settings, SettingsNews, SettingsRequest, Unreadable};
 use crate::pulse::Pulse;
-use crate::record::{Clock, Durability, Encoding, REPORTED, Record, StreamId, Submission};
+use crate::record::{Clock, Submission};
 use crate::stats::SettingsStatus;
 use known::{Key, Known};
-use managed::{LOOK_EVERY, Look, Managed};
+use managed::Managed;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Entry, Print, Store};
+use store::{Entry, Found, Print, Store};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
@@ -114,8 +117,12 @@ struct Flow {
 impl Flow {
     async fn open(&mut self) {
         let store = self.store.clone();
-        let Ok((found, damaged)) = self.wiring.pulse.during(spawn_blocking(move || store.load())).await else { return };
-        self.known = Known::restore(found);
+        let Ok(Found { keys, damaged, next_file }) =
+            self.wiring.pulse.during(spawn_blocking(move || store.load())).await
+        else {
+            return;
+        };
+        self.known = Known::restore(keys, next_file);
         if let Some(first) = damaged.first() {
             let count = damaged.len();
             let detail = format!("{count} keys of the configuration store can't be read, such as {first}");
@@ -165,56 +172,6 @@ impl Flow {
         if !self.wiring.managed.keys.is_empty() && self.wiring.managed.wanted(&self.known) != self.asked {
             self.look().await;
         }
-    }
-
-    /// Looks what became of managed files, tells it, and asks for what is wanted and has no outcome yet.
-    async fn look(&mut self) {
-        let wanted = self.wiring.managed.wanted(&self.known);
-        let is_new = self.asked != wanted;
-        let ask = is_new || self.looked >= Managed::patience();
-        let (managed, etags) = (self.wiring.managed.clone(), wanted.clone());
-        let looking = spawn_blocking(move || {
-            let look = managed.look(&etags);
-            let asked = if look.pending && ask { managed.ask(&etags) } else { Ok(()) };
-            (look, asked)
-        });
-        let Ok((Look { news, pending }, asked)) = self.wiring.pulse.during(looking).await else { return };
-        if let Err(error) = asked {
-            tracing::warn!("can't ask for the managed files to be written: {error}");
-        }
-        self.looked = if ask { 0 } else { self.looked + 1 };
-        self.asked = wanted;
-        self.look = pending.then(|| Instant::now() + LOOK_EVERY);
-        if news.is_empty() {
-            return;
-        }
-        for (key, outcome) in &news {
-            self.tell_outcome(key, outcome).await;
-        }
-        let managed = self.wiring.managed.clone();
-        let noting = spawn_blocking(move || managed.note(&news));
-        if let Ok(Err(error)) = self.wiring.pulse.during(noting).await {
-            tracing::warn!("can't note what became of managed files; a restart tells it again: {error}");
-        }
-    }
-
-    async fn tell_outcome(&mut self, key: &str, outcome: &Outcome) {
-        let detail = match (outcome.result, &outcome.reason) {
-            (Became::Applied, _) => format!("the file of key {key:?} has the new version"),
-            (Became::Rejected, why) => format!("the new version of key {key:?} was rejected: {}", text(why)),
-            (Became::RolledBack, why) => format!("the new version of key {key:?} was taken back: {}", text(why)),
-        };
-        tracing::info!("{detail}");
-        let event = json!({
-            "type": "managed-file", "key": key, "result": outcome.result, "etag": outcome.etag, "detail": detail
-        });
-        self.submit(event).await;
-        let data = outcome.report().to_string().into_bytes();
-        let topic = format!("{REPORTED}{key}");
-        let record = Record { topic, time: (self.wiring.clock)(), encoding: Encoding::Raw, data };
-        let (stream, durability) = (StreamId::EVENT, Durability::Window);
-        let submission = Submission { stream, records: vec![record], durability, note: None, reply: None };
-        let _ = self.wiring.pulse.during(self.wiring.submissions.send(submission)).await;
     }
 
     /// A key and its value have come.
@@ -316,21 +273,21 @@ impl Flow {
         match request {
             SettingsRequest::Changes { after, all, reply } => {
                 let changes = match self.known.changes(after, all) {
-                    Some(changes) => Some(self.page(changes).await),
-                    None => None,
+                    Some(changes) => self.page(changes).await.map(Some),
+                    None => Ok(None),
                 };
                 let _ = reply.send(changes);
             }
             SettingsRequest::Value { key, reply } => {
                 let known = self.known.get(&key).cloned().map(|known| (known.revision, key, Some(known)));
-                let setting = self.page(known.into_iter().collect()).await.pop();
+                let setting = self.page(known.into_iter().collect()).await.map(|mut page| page.pop());
                 let _ = reply.send(setting);
             }
         }
     }
 
-    /// The first of these keys with their values.
-    async fn page(&mut self, changes: Vec<(u64, String, Option<Key>)>) -> Vec<Setting> {
+    /// The first of these keys with their values; all those before the first one that can't be read now.
+    async fn page(&mut self, changes: Vec<(u64, String, Option<Key>)>) -> Result<Vec<Setting>, Unreadable> {
         let store = self.store.clone();
         let reading = spawn_blocking(move || {
             let (mut page, mut bytes, mut unread) = (Vec::new(), 0, Vec::new());
@@ -342,28 +299,34 @@ impl Flow {
                     page.push(Setting { key, revision, kept: None });
                     continue;
                 };
-                match store.read(known.file).ok().filter(|entry| entry.key == key) {
-                    Some(entry) => {
+                match store.read(known.file) {
+                    Ok(entry) if entry.key == key => {
                         bytes += entry.value.len();
                         page.push(Setting { key, revision, kept: Some((known.print.etag(), entry.time, entry.value)) });
                     }
-                    None => {
+                    // That says nothing of the key, so nobody may think that it was deleted.
+                    Err(error) if is_passing(&error) && page.is_empty() => {
+                        return Err(Unreadable { key, reason: error.to_string() });
+                    }
+                    Err(error) if is_passing(&error) => break,
+                    // Damaged since the start, or taken away by somebody.
+                    Ok(_) | Err(_) => {
                         unread.push(key.clone());
                         page.push(Setting { key, revision, kept: None });
                     }
                 }
             }
-            (page, unread)
+            Ok((page, unread))
         });
-        let (page, unread) = self.wiring.pulse.during(reading).await.unwrap_or_default();
+        let (page, unread) = self.wiring.pulse.during(reading).await.unwrap_or_else(|_| Ok(Default::default()))?;
         for key in unread {
-            // Damaged since the start, or taken away by somebody. It comes again with the next connection.
+            // It comes again with the next connection.
             tracing::warn!("the key {key:?} of the configuration can't be read any more");
             self.known.remove(&key);
             self.show(|status| status.damaged += 1);
             self.tell();
         }
-        page
+        Ok(page)
     }
 
     async fn on_disk(
@@ -400,10 +363,6 @@ impl Flow {
             status.error.is_some() != before
         });
     }
-}
-
-fn text(reason: &Option<String>) -> &str {
-    reason.as_deref().unwrap_or("nobody knows why")
 }
 
 /// Returns when the flow shall end.

@@ -10,7 +10,7 @@
 //! magic "pillcfg\n"   version u16 = 1   CRC-32C of the rest u32   an Entry in postcard
 //! ```
 
-use crate::disk::{FileSystem, read_all, replace};
+use crate::disk::{FileSystem, is_passing, read_all, replace};
 use crate::inbound::{MAX_TOPIC, MAX_VALUE};
 use crate::record::Timestamp;
 use crc::{CRC_32_ISCSI, CRC_64_XZ, Crc, Table};
@@ -78,6 +78,17 @@ pub struct OnDisk {
     pub entry: Entry,
 }
 
+/// What is in the folder.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// All keys that can be read.
+    pub keys: Vec<OnDisk>,
+    /// What is wrong with the other files.
+    pub damaged: Vec<String>,
+    /// The number from which on no file is there.
+    pub next_file: u64,
+}
+
 /// The folder. See the module's head.
 #[derive(Clone)]
 pub struct Store {
@@ -91,30 +102,40 @@ impl Store {
         Store { fs, dir }
     }
 
-    /// All keys, and what is wrong with files that can't be used.
-    pub fn load(&self) -> (Vec<OnDisk>, Vec<String>) {
-        let (mut found, mut damaged) = (Vec::new(), Vec::new());
+    /// What there is. Of a key that has two files, since one could not be read for a while, the older one is removed.
+    pub fn load(&self) -> Found {
+        let mut found = Found { next_file: 1, ..Found::default() };
         let files = match self.fs.list(&self.dir) {
             Ok(files) => files,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return (found, damaged),
-            Err(error) => return (found, vec![format!("{}: {error}", self.dir.display())]),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return found,
+            Err(error) => {
+                found.damaged.push(format!("{}: {error}", self.dir.display()));
+                return found;
+            }
         };
         let mut numbers: Vec<u64> = files.iter().filter_map(|(name, _)| number_of(name)).take(MAX_FILES).collect();
         numbers.sort_unstable();
+        found.next_file = numbers.last().map_or(1, |last| last.saturating_add(1));
         for file in numbers {
             match self.read(file) {
                 Ok(entry) => {
+                    if let Some(at) = found.keys.iter().position(|older| older.entry.key == entry.key) {
+                        let _ = self.remove(found.keys.swap_remove(at).file);
+                    }
                     let print = Print::of(&entry.value);
-                    found.push(OnDisk { file, print, entry: Entry { value: Vec::new(), ..entry } });
+                    found.keys.push(OnDisk { file, print, entry: Entry { value: Vec::new(), ..entry } });
                 }
                 Err(error) => {
                     let path = self.path(file);
-                    let _ = self.fs.rename(&path, &path.with_extension("damaged"));
-                    damaged.push(format!("{}: {error}", path.display()));
+                    // What the next start can read is not damaged.
+                    if !is_passing(&error) {
+                        let _ = self.fs.rename(&path, &path.with_extension("damaged"));
+                    }
+                    found.damaged.push(format!("{}: {error}", path.display()));
                 }
             }
         }
-        (found, damaged)
+        found
     }
 
     /// A file's content.
@@ -158,10 +179,11 @@ impl Store {
 
 /// The entry of a key in a folder that is not ours; `read` reads a file of at most so many bytes. Changes nothing.
 pub fn find(dir: &Path, key: &str, read: impl Fn(&Path, usize) -> Option<Vec<u8>>) -> Option<Entry> {
-    let names = std::fs::read_dir(dir).ok()?.take(MAX_FILES).filter_map(Result::ok).map(|entry| entry.path());
-    let ours = names.filter(|path| path.file_name().and_then(|name| number_of(name.to_str()?)).is_some());
-    let mut entries = ours.filter_map(|path| decode(&read(&path, MAX_FILE)?));
-    entries.find(|entry| entry.key == key)
+    let paths = std::fs::read_dir(dir).ok()?.take(MAX_FILES).filter_map(Result::ok).map(|entry| entry.path());
+    let ours = paths.filter_map(|path| Some((number_of(path.file_name()?.to_str()?)?, path)));
+    let entries = ours.filter_map(|(number, path)| Some((number, decode(&read(&path, MAX_FILE)?)?)));
+    // The newest, if there are two: see `load`.
+    entries.filter(|(_, entry)| entry.key == key).max_by_key(|(number, _)| *number).map(|(_, entry)| entry)
 }
 
 fn number_of(name: &str) -> Option<u64> {
@@ -181,8 +203,9 @@ fn decode(bytes: &[u8]) -> Option<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::sim::SimFs;
+    use crate::disk::sim::{Call, SimFs};
     use crate::record::ClockQuality;
+    use rustix::io::Errno;
 
     fn entry(key: &str, value: &[u8]) -> Entry {
         let time = Timestamp { wall_ms: 1_795_401_667_123, mono_ms: 5, quality: ClockQuality::Trusted };
@@ -213,11 +236,44 @@ mod tests {
             let new = store(&fs).write(1, &entry("a", &[b'y'; 5000]));
             fs.revive();
             fs.cut(&mut rng);
-            let (found, damaged) = store(&fs).load();
-            assert_eq!((found.len(), damaged.len()), (1, 0), "seed {seed}");
-            let length = found[0].print.length;
+            let Found { keys, damaged, .. } = store(&fs).load();
+            assert_eq!((keys.len(), damaged.len()), (1, 0), "seed {seed}");
+            let length = keys[0].print.length;
             assert!(length == 5000 || (length == 3000 && new.is_err()), "seed {seed}: {length}");
         }
+    }
+
+    #[test]
+    fn a_file_that_can_t_be_read_for_a_while_is_never_set_aside_nor_told_after_a_newer_one() {
+        let fs = SimFs::default();
+        for (file, key) in [(1, "a"), (2, "b"), (3, "c")] {
+            store(&fs).write(file, &entry(key, b"old")).unwrap();
+        }
+        fs.fail(Call::Open, "00000003.key", 1, Errno::MFILE);
+        let Found { keys, damaged, next_file } = store(&fs).load();
+        assert_eq!((keys.len(), damaged.len(), next_file), (2, 1, 4));
+        assert_eq!(store(&fs).load().keys.len(), 3, "it is there at the next start");
+        // The broker has sent it meanwhile.
+        store(&fs).write(next_file, &entry("c", b"newest")).unwrap();
+        for _ in 0..2 {
+            let keys = store(&fs).load().keys;
+            assert_eq!(
+                keys.iter().map(|key| (key.file, key.print.length)).collect::<Vec<_>>(),
+                [(1, 3), (2, 3), (4, 6)]
+            );
+        }
+        assert_eq!(fs.files().len(), 3, "{:?}", fs.files());
+    }
+
+    #[test]
+    fn of_two_files_of_a_key_the_older_one_is_never_applied() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(Arc::new(crate::disk::Disk), folder.path().into());
+        for (file, value) in (1..20).map(|file| (file, file.to_string())) {
+            store.write(file, &entry("c", value.as_bytes())).unwrap();
+        }
+        let found = find(folder.path(), "c", |path, _| std::fs::read(path).ok());
+        assert_eq!(found.unwrap().value, b"19");
     }
 
     #[test]
@@ -232,14 +288,14 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x20;
             fs.put(path, &bytes);
-            let (found, damaged) = store(&fs).load();
-            assert_eq!((found.len(), damaged.len()), (2, 1), "byte {at}");
+            let Found { keys, damaged, .. } = store(&fs).load();
+            assert_eq!((keys.len(), damaged.len()), (2, 1), "byte {at}");
             fs.put(path, &whole[..at]);
-            assert_eq!(store(&fs).load().1.len(), 1, "cut at {at}");
+            assert_eq!(store(&fs).load().damaged.len(), 1, "cut at {at}");
         }
         fs.put(Path::new("/state/config/notes.txt"), b"mine");
         fs.put(path, &vec![0; MAX_FILE + 5000]);
-        assert_eq!(store(&fs).load().1.len(), 1);
+        assert_eq!(store(&fs).load().damaged.len(), 1);
         assert_eq!(fs.content(Path::new("/state/config/notes.txt")), b"mine");
     }
 }
