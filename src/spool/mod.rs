@@ -89,6 +89,7 @@
 //! Anything else is damage: copied to `quarantine/`, counted, announced on `P/event`, and reading goes on behind it. An
 //! announcement is itself a record, and no more durable than any other.
 
+mod announce;
 mod backfill;
 mod checkpoint;
 pub mod closed;
@@ -103,6 +104,7 @@ mod log;
 mod newest;
 mod notice;
 mod open;
+mod order;
 mod read;
 mod reader;
 mod runtime;
@@ -119,7 +121,7 @@ use crate::config::{Stream, Sync};
 pub use crate::disk as fs;
 #[cfg(test)]
 pub(crate) use crate::disk::sim;
-use crate::record::{Accepted, Durability, Encoding, Record, Refusal, Sequenced, StreamId, Timestamp, rfc3339};
+use crate::record::{Accepted, Durability, Record, Refusal, Sequenced, StreamId, Timestamp};
 use crate::stats::StreamStatus;
 use backfill::Backfill;
 use fs::FileSystem;
@@ -128,6 +130,8 @@ use log::{Log, Rules};
 pub use newest::Newest;
 use notice::Finding;
 pub use notice::{Gap, Reason};
+pub use order::Urgency;
+use order::turns;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -167,11 +171,6 @@ pub struct Spool {
     quiet_until_ms: u64,
 }
 
-/// Gaps are announced at most this often, in milliseconds: a stream that overflows loses record by record.
-const ANNOUNCE_EVERY_MS: u64 = 1_000;
-/// What an announcement takes in memory at most, in bytes.
-const ANNOUNCEMENT: usize = 1024;
-
 /// What a publisher gets at a time.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -185,33 +184,9 @@ pub struct Batch {
     pub epoch: u64,
 }
 
-/// What goes first on the link; the least is the most urgent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Urgency(u16);
-
-impl Urgency {
-    /// Records in the turn of their stream, which has this priority.
-    pub fn of(priority: u8) -> Self {
-        Urgency(2 * u16::from(priority) + 1)
-    }
-
-    /// Live records before the backlog of a stream of this priority.
-    pub fn before(priority: u8) -> Self {
-        Urgency(2 * u16::from(priority))
-    }
-}
-
 /// Eviction drops whole segments, and not the one that is written to.
 fn segment_bytes(configured: u64, stream: &Stream) -> u64 {
     configured.min(stream.max_bytes / 2)
-}
-
-/// The ids of streams by priority.
-fn turns(streams: &[Stream]) -> Vec<StreamId> {
-    let mut turns: Vec<(StreamId, u8)> =
-        (0..).map(StreamId).zip(streams.iter().map(|stream| stream.priority)).collect();
-    turns.sort_by_key(|(_, priority)| *priority);
-    turns.into_iter().map(|(id, _)| id).collect()
 }
 
 impl Spool {
@@ -346,90 +321,6 @@ impl Spool {
         }
     }
 
-    fn is_held(&self, stream: StreamId) -> bool {
-        self.held & stream.bit() != 0
-    }
-
-    /// The next records to be published: of the most urgent stream that has any, in turn among equals. A backlog that
-    /// has to keep its pace is passed over, and live records of less urgent streams may go before a backlog.
-    pub fn read(&mut self, limit: usize, now: Timestamp) -> Option<(StreamId, Vec<Sequenced>, Urgency)> {
-        let found = self.overtake(limit, now).or_else(|| self.read_in_turn(limit, now));
-        self.announce(now);
-        found
-    }
-
-    fn read_in_turn(&mut self, limit: usize, now: Timestamp) -> Option<(StreamId, Vec<Sequenced>, Urgency)> {
-        for place in 0..self.turns.len() {
-            let &stream = self.turns.get(place)?;
-            if self.is_held(stream) {
-                continue;
-            }
-            let records = self.read_from(stream, limit, now);
-            if !records.is_empty() {
-                self.end_turn(place);
-                return Some((stream, records, Urgency::of(self.priority(stream))));
-            }
-        }
-        None
-    }
-
-    /// Live records that would have to wait for the backlog of another stream, which comes before theirs.
-    fn overtake(&mut self, limit: usize, now: Timestamp) -> Option<(StreamId, Vec<Sequenced>, Urgency)> {
-        let limit = self.backfill.overtaking().min(limit);
-        if limit == 0 {
-            return None;
-        }
-        let mut backlog = None;
-        for place in 0..self.turns.len() {
-            let &stream = self.turns.get(place)?;
-            if self.is_held(stream) {
-                continue;
-            }
-            let Some(log) = self.logs.get_mut(stream.index()) else { continue };
-            let Some(next) = log.next_to_read() else { continue };
-            match backlog {
-                _ if self.backfill.is_backlog(stream, next) => {
-                    backlog.get_or_insert(log.rules.stream.priority);
-                }
-                // What is live and most urgent goes in its turn.
-                None => return None,
-                Some(priority) => {
-                    let records = log.read(limit, usize::MAX, now);
-                    if !records.is_empty() {
-                        self.backfill.overtake(&records);
-                        self.end_turn(place);
-                        return Some((stream, records, Urgency::before(priority)));
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// The next records of this stream, as many as may go out now.
-    fn read_from(&mut self, stream: StreamId, limit: usize, now: Timestamp) -> Vec<Sequenced> {
-        let Some(log) = self.logs.get_mut(stream.index()) else { return Vec::new() };
-        let Some(next) = log.next_to_read() else { return Vec::new() };
-        let count = self.backfill.allowance(stream, next, now.mono_ms);
-        let records = log.read(limit, count, now);
-        self.backfill.spend(stream, &records);
-        records
-    }
-
-    /// Puts the stream behind the others of its priority.
-    fn end_turn(&mut self, place: usize) {
-        let priority = |id: &StreamId| self.priority(*id);
-        let Some(mine) = self.turns.get(place).map(priority) else { return };
-        let end = self.turns.iter().rposition(|id| priority(id) == mine).unwrap_or(place);
-        if let Some(equals) = self.turns.get_mut(place..=end) {
-            equals.rotate_left(1);
-        }
-    }
-
-    fn priority(&self, stream: StreamId) -> u8 {
-        self.logs.get(stream.index()).map_or(u8::MAX, |log| log.rules.stream.priority)
-    }
-
     /// Does what is due.
     pub fn tick(&mut self, now: Timestamp) {
         self.logs.iter_mut().for_each(|log| log.tick(now));
@@ -500,58 +391,6 @@ impl Spool {
 
     fn log(&mut self, stream: StreamId) -> Option<&mut Log> {
         self.logs.get_mut(stream.index())
-    }
-
-    /// Whether the event stream takes an announcement without losing an older one for it.
-    fn can_announce(&self) -> bool {
-        let events = self.logs.get(StreamId::EVENT.index());
-        events.is_some_and(|log| log.trouble.is_none() || log.has_memory_for(ANNOUNCEMENT))
-    }
-
-    /// Puts the gaps that have arisen on the event stream. While its disk fails and its memory is full they wait and grow.
-    fn announce(&mut self, now: Timestamp) {
-        if now.mono_ms < self.quiet_until_ms || !self.can_announce() {
-            return;
-        }
-        let gaps: Vec<Gap> = self.logs.iter_mut().flat_map(|log| log.gaps.take_due(now.mono_ms)).collect();
-        if !gaps.is_empty() {
-            self.quiet_until_ms = now.mono_ms.saturating_add(ANNOUNCE_EVERY_MS);
-            self.announce_all(gaps, now);
-        }
-    }
-
-    fn announce_all(&mut self, gaps: Vec<Gap>, now: Timestamp) {
-        for gap in gaps {
-            let stream = self.logs.get(gap.stream.index()).map(|log| log.rules.stream.name.clone()).unwrap_or_default();
-            tracing::warn!(
-                stream, gap.first, gap.last, gap.count, reason = ?gap.reason,
-                "{} records of stream {stream} are lost, {} to {}: {}{}", gap.count, gap.first, gap.last, gap.reason,
-                gap.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default(),
-            );
-            // A broker that takes no events would get one for each that it refuses.
-            if gap.stream == StreamId::EVENT && gap.reason == Reason::Refused {
-                continue;
-            }
-            let mut event = json!({
-                "type": "gap", "stream": stream, "first": gap.first, "last": gap.last, "count": gap.count,
-                "reason": gap.reason,
-            });
-            if let Some(fields) = event.as_object_mut() {
-                let times = [("from", gap.from_ms), ("to", gap.to_ms)];
-                fields.extend(times.iter().filter_map(|(key, at)| Some(((*key).to_owned(), rfc3339((*at)?).into()))));
-                fields.extend(gap.detail.map(|detail| ("detail".to_owned(), detail.into())));
-            }
-            self.tell(&event, now);
-        }
-    }
-
-    fn tell(&mut self, event: &serde_json::Value, now: Timestamp) {
-        let data = event.to_string().into_bytes();
-        let record = Record { topic: "event".to_owned(), time: now, encoding: Encoding::Json, data };
-        if let Some(log) = self.log(StreamId::EVENT) {
-            // A refusal is counted in the event stream's own ledger.
-            let _ = log.append(vec![record], now);
-        }
     }
 }
 
