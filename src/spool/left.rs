@@ -28,10 +28,33 @@ fn has_segments(dir: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::Sync;
     use std::fs;
+
+    /// With one stream, `known`, in `state` and `run` of this folder.
+    pub(in crate::spool) fn options_in(folder: &Path) -> Options {
+        let known = Stream {
+            name: "known".to_owned(),
+            max_bytes: 1 << 20,
+            max_age: None,
+            when_full: Default::default(),
+            priority: 1,
+            batch: None,
+            quiet_hours: None,
+            convention: Default::default(),
+        };
+        Options {
+            dir: folder.join("state"),
+            runtime_dir: Some(folder.join("run")),
+            streams: vec![known],
+            sync: Sync::Always,
+            segment_bytes: 1 << 16,
+            boot_id: [0; 16],
+            backfill_rate: 0,
+        }
+    }
 
     #[test]
     fn a_stream_with_records_is_never_left_behind_nor_anything_else_taken_for_one() {
@@ -47,25 +70,7 @@ mod tests {
             }
         }
         fs::write(folder.path().join("state").join(segment), "").unwrap();
-        let known = crate::config::Stream {
-            name: "known".to_owned(),
-            max_bytes: 1 << 20,
-            max_age: None,
-            when_full: Default::default(),
-            priority: 1,
-            batch: None,
-            quiet_hours: None,
-            convention: Default::default(),
-        };
-        let mut options = Options {
-            dir: folder.path().join("state"),
-            runtime_dir: Some(folder.path().join("run")),
-            streams: vec![known],
-            sync: Sync::Always,
-            segment_bytes: 1 << 16,
-            boot_id: [0; 16],
-            backfill_rate: 0,
-        };
+        let mut options = options_in(folder.path());
         assert_eq!(left_behind(&options).iter().collect::<Vec<_>>(), ["a", "b"]);
         options.runtime_dir = None;
         assert_eq!(left_behind(&options).iter().collect::<Vec<_>>(), ["b"]);

@@ -44,3 +44,31 @@ fn tell(name: &str, dir: &Path) -> Option<Value> {
     tracing::warn!(stream = name, "{detail}");
     Some(json!({ "type": "stream-unconfigured", "stream": name, "bytes": bytes, "detail": detail }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::left::tests::options_in;
+
+    #[test]
+    fn records_that_no_stream_can_drain_are_never_left_in_silence_nor_others_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options_in(folder.path());
+        for (path, bytes) in [
+            ("state/known/00000000000000000001.seg", HEADER_LEN + 9),
+            ("state/a copy/00000000000000000001.seg", HEADER_LEN + 5),
+            ("state/a copy/00000000000000000007.seg", HEADER_LEN + 6),
+            ("state/without records/00000000000000000001.seg", HEADER_LEN),
+            ("state/notes/mine.txt", 1000),
+            ("run/known/00000000000000000002.seg", HEADER_LEN + 9),
+            ("run/known.old/00000000000000000002.seg", HEADER_LEN + 7),
+        ] {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, vec![0; bytes]).unwrap();
+        }
+        let told = look(&options);
+        let told: Vec<_> = told.iter().map(|event| (event["stream"].as_str(), event["bytes"].as_u64())).collect();
+        assert_eq!(told, [(Some("a copy"), Some(11)), (Some("known.old"), Some(7))]);
+    }
+}

@@ -203,14 +203,19 @@ impl Sidecar {
         self.reap();
     }
 
+    /// Its process.
+    pub fn id(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("it runs"))
+    }
+
     /// Sends SIGHUP.
     pub fn hang_up(&self) {
-        kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), Signal::HUP).unwrap();
+        kill_process(self.id(), Signal::HUP).unwrap();
     }
 
     /// Sends SIGTERM.
     pub fn begin_stop(&self) {
-        kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), Signal::TERM).unwrap();
+        kill_process(self.id(), Signal::TERM).unwrap();
     }
 
     /// Sends SIGTERM and waits for its end.

@@ -3,6 +3,7 @@
 use crate::common::fake_broker::{FakeBroker, Script};
 use crate::common::sidecar::{Home, PILLION, STREAM, Sidecar};
 use crate::common::{LONG, SOON, http};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -46,6 +47,26 @@ fn sidecar() -> (FakeBroker, Sidecar) {
     let broker = FakeBroker::start(Script::POLITE, 0);
     let sidecar = Sidecar::start(Home::new([broker.url()]));
     (broker, sidecar)
+}
+
+#[test]
+fn a_want_of_descriptors_never_floods_the_log_nor_outlasts_its_cause() {
+    let (_broker, sidecar) = sidecar();
+    assert_serves(&sidecar, "descriptors");
+    let id = sidecar.id();
+    // It has as many as it has.
+    let before = getrlimit(Resource::Nofile);
+    for round in 1..=2 {
+        prlimit(Some(id), Resource::Nofile, Rlimit { current: Some(3), ..before }).unwrap();
+        // These wait in the kernel's queue.
+        let _waiting: Vec<UnixStream> = (0..3).map(|_| connect(&sidecar)).collect();
+        sidecar.expect_log_times("can't accept a connection on ", round);
+        // It tries twice a second.
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(sidecar.log().matches("can't accept a connection").count(), round, "{}", sidecar.log());
+        prlimit(Some(id), Resource::Nofile, before).unwrap();
+        assert_serves(&sidecar, "those that waited");
+    }
 }
 
 #[test]
