@@ -256,16 +256,9 @@ impl Unsaved {
 
 #[cfg(test)]
 mod tests {
+    use super::super::position::tests::{at, cursor};
     use super::*;
     use tempfile::TempDir;
-
-    fn cursor(number: u64) -> Cursor {
-        Cursor::parse(&format!("s=a;i={number:x}")).unwrap()
-    }
-
-    fn at(batch: u64, number: u64) -> Position {
-        Position { batch, cursor: cursor(number), read: true }
-    }
 
     fn bookmark(folder: &TempDir) -> Bookmark {
         Bookmark::new(&Settings {

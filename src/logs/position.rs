@@ -168,16 +168,16 @@ impl Marks {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::fs;
 
-    fn cursor(number: u64) -> Cursor {
+    pub(in crate::logs) fn cursor(number: u64) -> Cursor {
         Cursor::parse(&format!("s=a;i={number:x}")).unwrap()
     }
 
-    fn at(batch: u64, number: u64) -> Position {
+    pub(in crate::logs) fn at(batch: u64, number: u64) -> Position {
         Position { batch, cursor: cursor(number), read: true }
     }
 
