@@ -7,7 +7,7 @@
 //! have waited at the broker. Where neither is known it counts as too old. A time in the future counts as now, up to
 //! `AHEAD_MS`; what is farther ahead is refused, for it could be carried out for ever.
 
-use super::memory::Memory;
+use super::memory::{Memory, noted_ms};
 use crate::command::{Command, Data, MAX_COMMAND, Reply, Stage};
 use crate::config::Commands;
 use crate::pace::Pace;
@@ -181,7 +181,7 @@ impl Contract {
             return refused(&id, reason);
         }
         pace.take(1);
-        self.memory.begin(device, &id, now.wall_ms, arrival.packet, sum);
+        self.memory.begin(device, &id, noted_ms(now), arrival.packet, sum);
         Verdict::Begin(Begin { id, data: command.data, expires_ms, packet: arrival.packet, sum })
     }
 

@@ -38,7 +38,7 @@ pub struct Entry {
 pub enum What {
     /// It is about to be begun.
     Noted {
-        /// When, in milliseconds since 1970.
+        /// When, in milliseconds since 1970; 0: the clock was not set.
         at_ms: u64,
         /// The packet id that it had, for finding a redelivery of what has no id of its own.
         packet: Option<u16>,

@@ -17,9 +17,16 @@ pub const KEPT: usize = 512;
 /// Nobody asks for what is older: a week, and the longest time to live.
 const OLDEST_MS: u64 = 7 * 86_400_000 + MAX_TTL.as_secs() * 1000;
 
+/// When a command is noted as begun: 0 while the clock is not trusted, for else what it says then would count as long ago as soon
+/// as it is set.
+pub fn noted_ms(now: Timestamp) -> u64 {
+    if now.quality == ClockQuality::Trusted { now.wall_ms } else { 0 }
+}
+
 /// What is known of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
+    /// See [`noted_ms`].
     at_ms: u64,
     packet: Option<u16>,
     sum: u64,
@@ -94,15 +101,19 @@ impl Memory {
     /// The id of the latest command that came with this packet id, if it had this payload.
     pub fn redelivered(&self, device: &str, packet: u16, sum: u64) -> Option<&str> {
         let known = self.devices.get(device)?;
-        let of_packet = known.iter().filter(|(_, known)| known.packet == Some(packet));
-        let (id, latest) = of_packet.max_by_key(|(_, known)| known.at_ms)?;
+        let ids = self.order.iter().rev().filter(|(of, _)| of == device).map(|(_, id)| id);
+        // By their order and not by their time: the clock may have been set back.
+        let mut of_packet =
+            ids.filter_map(|id| Some((id, known.get(id).filter(|known| known.packet == Some(packet))?)));
+        let (id, latest) = of_packet.next()?;
         (latest.sum == sum).then_some(id.as_str())
     }
 
     /// Forgets what is too old, and the oldest where there is too much.
     pub fn forget(&mut self, now: Timestamp) {
         let trusted = now.quality == ClockQuality::Trusted;
-        let too_old = |known: &Known| trusted && known.at_ms.saturating_add(OLDEST_MS) < now.wall_ms;
+        let too_old =
+            |known: &Known| trusted && known.at_ms != 0 && known.at_ms.saturating_add(OLDEST_MS) < now.wall_ms;
         for known in self.devices.values_mut() {
             known.retain(|_, known| known.ending.is_none() || !too_old(known));
         }
@@ -246,6 +257,25 @@ mod tests {
         assert_eq!(memory.count(), 3);
         memory.forget(later);
         assert_eq!((memory.count(), memory.entries().len()), (0, 0));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_never_has_a_command_carried_out_twice() {
+        let mut memory = Memory::default();
+        let unsynced = Timestamp { wall_ms: 60_000, mono_ms: 1, quality: ClockQuality::Unsynced };
+        memory.begin("a", "c-17", noted_ms(unsynced), None, 0);
+        memory.end("a", "c-17", Ending::Done);
+        memory.forget(NOW);
+        assert!(memory.recall("a", "c-17").is_some());
+        // Set back between two commands with one packet id.
+        for (id, at_ms, sum) in [("before", NOW.wall_ms, 1), ("after", NOW.wall_ms - 1000, 2)] {
+            memory.begin("a", id, at_ms, Some(9), sum);
+            memory.end("a", id, Ending::Done);
+        }
+        let (restored, _) = Memory::restore(memory.entries());
+        for memory in [memory, restored] {
+            assert_eq!((memory.redelivered("a", 9, 2), memory.redelivered("a", 9, 1)), (Some("after"), None));
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::stats::CommandCounts;
 use carry::{Carried, Voice, event, reply_record};
 use contract::{Arrival, Begin, Contract, Devices, Verdict};
 use journal::{Entry, Found, Journal, What};
-use memory::{Memory, ending_of};
+use memory::{Memory, ending_of, noted_ms};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -181,7 +181,7 @@ impl Dispatch {
         }
         let now = (self.wiring.clock)();
         let steps: Vec<Step> = batch.drain(..).map(|request| self.step(request)).collect();
-        let notes: Vec<Entry> = steps.iter().filter_map(|step| note(step, now.wall_ms)).collect();
+        let notes: Vec<Entry> = steps.iter().filter_map(|step| note(step, noted_ms(now))).collect();
         let noted = match notes.is_empty() {
             true => Ok(()),
             false => self.write(notes, true).await,
