@@ -30,7 +30,7 @@
 //! |---|---|
 //! | for each serial port: bytes, a frame, what was written last | 4 + 4 + 4 KiB ([`device`], [`frame`]) |
 //! | the application's log: a line of the journal, a batch | 512 + 64 KiB ([`app`], [`logs`]) |
-//! | local clients: 128 connections; 2 large bodies; the records of one of those; 8 longer ones that are taken in while they come | 25 KiB each; 1 MiB each; 10,000 records, 3 MiB; 128 KiB each ([`api`]) |
+//! | local clients: 128 connections; 2 large bodies; the records of one of those; 8 longer ones that are taken in while they come | 25 KiB each; 1 MiB each; 10,000 records, 3 MiB; 128 KiB each, and 8 MiB in all (or one of them) where their lines are longer ([`api`]) |
 //! | for each stream: records that are not on flash yet, entries on their way to flash and to the runtime tier, a segment that is read | 256 (or one submission) + 128 + 16 + 32 KiB ([`spool`]) |
 //! | for each stream, in the kernel: cache of the file that is written and of the one that is read; the runtime tier's files, on a tmpfs | 128 + 128 KiB and what is not on flash yet; 576 KiB ([`spool`]) |
 //! | records with the publisher, of all streams | 256 KiB ([`spool::thread::CREDIT`]) |

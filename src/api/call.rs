@@ -26,6 +26,9 @@ const LARGE_SUBMISSIONS: usize = 1;
 /// Bodies at a time that are taken in while they come: each makes us hold two submissions (see `upload`) and a line.
 const UPLOADS: usize = 8;
 
+/// Fewer where records may be large: what all of them may hold beside 64 KiB each, in bytes, but for one of them that may always go on.
+const UPLOAD_MEMORY: usize = 8 << 20;
+
 /// What all connections share.
 pub(super) struct Shared {
     pub(super) api: Api,
@@ -42,7 +45,10 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(api: Api, stop: watch::Receiver<bool>) -> Self {
         let streams = Arc::new(Semaphore::new(MAX_STREAMS));
-        let (large_bodies, uploads) = (Semaphore::new(LARGE_BODIES), Semaphore::new(UPLOADS));
+        // A line, and a record of that size in each of two submissions.
+        let each = api.max_payload.saturating_mul(3).max(1);
+        let places = (UPLOAD_MEMORY / each).clamp(1, UPLOADS);
+        let (large_bodies, uploads) = (Semaphore::new(LARGE_BODIES), Semaphore::new(places));
         let large_submissions = Semaphore::new(LARGE_SUBMISSIONS);
         let counts = Counts::new(api.counts.clone());
         Shared { api, counts, large_bodies, large_submissions, uploads, streams, stop }

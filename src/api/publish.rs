@@ -93,7 +93,7 @@ async fn take_in(shared: &Shared, call: Call, target: Result<Target, Error>) -> 
     }
     let _upload = place_for(&shared.uploads).await?;
     phases.enter(Phase::Upload);
-    let published = upload::take_in(shared, &target, source, &phases).await;
+    let published = upload::take_in(shared, &target, source, place, &phases).await;
     phases.enter(Phase::Request);
     published
 }

@@ -18,6 +18,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 use std::pin::Pin;
 use std::time::Duration;
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// Records in a submission.
@@ -54,17 +55,20 @@ struct Upload<'a> {
     /// The submission that the spool has, and how many records are in it.
     submitted: Option<(usize, Answer<'a>)>,
     published: Published,
+    /// The place among the large bodies, as long as what was read at the beginning is in memory; an upload may take for ever.
+    large: Option<SemaphorePermit<'a>>,
 }
 
-/// Takes in every line.
+/// Takes in every line. `large` is the place of what has been read already among the large bodies.
 ///
 /// # Errors
 /// [`Error::Partial`], with what was accepted until then.
-pub(super) async fn take_in(
-    shared: &Shared,
-    target: &Target,
+pub(super) async fn take_in<'a>(
+    shared: &'a Shared,
+    target: &'a Target,
     mut source: Source,
-    phases: &Phases,
+    large: Option<SemaphorePermit<'a>>,
+    phases: &'a Phases,
 ) -> Result<Published, Error> {
     let mut upload = Upload {
         shared,
@@ -75,6 +79,7 @@ pub(super) async fn take_in(
         next_bytes: 0,
         submitted: None,
         published: Published::default(),
+        large,
     };
     upload.lines.feed(std::mem::take(&mut source.begun));
     let mut outcome = upload.read(&mut source.body).await;
@@ -140,7 +145,10 @@ impl Upload<'_> {
                     *last_line = Instant::now();
                     self.take(number, &line)?;
                 }
-                None => return Ok(false),
+                None => {
+                    self.large = None;
+                    return Ok(false);
+                }
             }
         }
         Ok(true)

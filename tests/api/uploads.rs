@@ -165,6 +165,20 @@ fn large_bodies_never_starve_each_other() {
 }
 
 #[test]
+fn an_upload_that_goes_on_never_keeps_the_place_of_a_large_body() {
+    let (_dir, sidecar) = sidecar();
+    let begun = [UPLOAD, &chunk(numbers(20_000).as_bytes())].concat();
+    let _going_on = [(); 2].map(|()| {
+        let mut stream = sidecar.connect();
+        stream.write_all(&begun).unwrap();
+        stream
+    });
+    until("how they begin is accepted", || sidecar.accepted().len() == 40_000);
+    let large = sidecar.post("topic=t", NDJSON, numbers(20_000).as_bytes());
+    assert_eq!(large.code, 200, "{large:?}");
+}
+
+#[test]
 fn the_records_of_two_large_bodies_are_never_held_at_once() {
     let (_dir, sidecar) = sidecar();
     let body = format!("\"{}\"\n", "x".repeat(3900)).repeat(200);
