@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! first    those who wait between two requests, or before their first one, for longer than IDLE_GRACE; the longest wait first
-//! then     those whose body is under way for longer than BODY_GRACE; of an upload since its last submission
+//! then     those whose body is under way, or who have asked us to wait, for longer than BODY_GRACE; of an upload since its last
+//!          submission
 //! ```
 
 use super::phase::{Phase, Phases};
@@ -48,7 +49,7 @@ impl<I: Copy + PartialEq> Crowd<I> {
             let (phase, since) = phases.now();
             let (class, grace) = match phase {
                 Phase::Idle | Phase::Cut => (0, IDLE_GRACE),
-                Phase::Body | Phase::Upload => (1, BODY_GRACE),
+                Phase::Body | Phase::Wait | Phase::Upload => (1, BODY_GRACE),
                 Phase::Request | Phase::Stream => return None,
             };
             (now.saturating_duration_since(since) >= grace).then_some((class, since))

@@ -13,6 +13,7 @@
 
 use super::answer::{Answer, Error, json};
 use super::call::{Call, Shared, ask};
+use super::phase::Phase;
 use super::publish::{BODY_TIME, place_for, whole};
 use crate::logline::{LogLine, Posted, rfc3339_us, shorten};
 use crate::record::Timestamp;
@@ -58,9 +59,11 @@ const LEVELS: [(&str, u8); 18] = [
 ];
 
 pub(super) async fn post(shared: &Shared, call: Call) -> Result<Answer, Error> {
+    call.phases.enter(Phase::Body);
     let reading = whole(shared, call.body, call.head.headers.contains_key(EXPECT));
     // The places are held until the answer is known: so long the lines are in memory.
     let (body, mut place) = timeout(BODY_TIME, reading).await.map_err(|_| Error::TooSlow)??;
+    call.phases.enter(Phase::Request);
     if place.is_none() && body.split(|byte| *byte == b'\n').nth(FEW).is_some() {
         place = Some(place_for(&shared.large_bodies).await?);
     }

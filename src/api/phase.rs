@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Idle ──head──> Request <──────────> Body
-//!  ^                ├──────answer──────────────────> Idle
+//!  ^                ├<──────────> Wait
+//!  │                ├──────answer──────────────────> Idle
 //!  │                ├──> Upload ──> Request
 //!  │                └──> Stream ──> Idle, or Cut
 //!  └── from the start
@@ -21,6 +22,8 @@ pub(super) enum Phase {
     Request,
     /// The same, while its body is waited for.
     Body,
+    /// The same, while it waits for something to happen, as its client has asked.
+    Wait,
     /// A body is taken in that may be of any length; its handler minds the time.
     Upload,
     /// The answer goes on until the client or we have enough of it.

@@ -155,7 +155,7 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>, phases: Phases) {
             Ok(()) = phase.changed() => {
                 let (now, _) = *phase.borrow_and_update();
                 match now {
-                    Phase::Body => bounded = true,
+                    Phase::Body | Phase::Wait => bounded = true,
                     Phase::Idle | Phase::Request => {
                         bounded = true;
                         deadline.as_mut().reset(Instant::now() + REQUEST_TIME);

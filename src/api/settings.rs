@@ -17,6 +17,7 @@
 use super::answer::{Answer, Error, json, json_text};
 use super::call::{Call, Shared, ask};
 use super::lines;
+use super::phase::{Phase, Phases};
 use super::publish::place_for;
 use super::query::Query;
 use super::records::check_topic;
@@ -97,7 +98,7 @@ pub(super) async fn all(shared: &Shared, call: Call) -> Result<Answer, Error> {
             Some(_) => Err(Error::Bad("wait and watch don't go together: a line tells when it is synced".to_owned())),
         };
     }
-    let synced = synced(&mut store, wait).await;
+    let synced = synced(&mut store, wait, &call.phases).await;
     // All values at once are the largest answer there is.
     let _place = place_for(&shared.large_bodies).await?;
     let mut text = format!("{{\"synced\":{synced},\"keys\":{{");
@@ -122,7 +123,7 @@ pub(super) async fn all(shared: &Shared, call: Call) -> Result<Answer, Error> {
 pub(super) async fn one(shared: &Shared, call: Call) -> Result<Answer, Error> {
     let query = Query::read(call.head.uri.query(), &["wait"])?;
     let mut store = store(shared)?;
-    let synced = synced(&mut store, wait_of(&query)?).await;
+    let synced = synced(&mut store, wait_of(&query)?, &call.phases).await;
     let key = call.name;
     let setting = ask(&store.requests, |reply| SettingsRequest::Value { key: key.clone(), reply }).await??;
     let setting = setting.filter(|setting| setting.kept.is_some()).ok_or(Error::NoKey(key))?;
@@ -136,10 +137,13 @@ pub(super) async fn report(shared: &Shared, call: Call) -> Result<Answer, Error>
     let key = call.name;
     let longest = shared.api.max_topic.saturating_sub(REPORTED.len());
     check_topic(&key, longest).map_err(|why| Error::Bad(format!("key: {why}")))?;
-    let reading = Limited::new(call.body, MAX_REPORT).collect();
+    let most = MAX_REPORT.min(shared.api.max_payload);
+    call.phases.enter(Phase::Body);
+    let reading = Limited::new(call.body, most).collect();
     let body = timeout(BODY_TIME, reading).await.map_err(|_| Error::TooSlow)?;
+    call.phases.enter(Phase::Request);
     let body = body.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
-        true => Error::TooLarge(format!("what is reported may have {MAX_REPORT} bytes at the most")),
+        true => Error::TooLarge(format!("what is reported may have {most} bytes at the most")),
         false => Error::CutOff,
     })?;
     let data = body.to_bytes().to_vec();
@@ -194,9 +198,11 @@ async fn changes(store: &SettingsStore, after: u64, all: bool) -> Result<Option<
 }
 
 /// Waits until the store is synced; whether it is.
-async fn synced(store: &mut SettingsStore, wait: Option<Duration>) -> bool {
+async fn synced(store: &mut SettingsStore, wait: Option<Duration>, phases: &Phases) -> bool {
+    phases.enter(Phase::Wait);
     let wait = wait.unwrap_or_default();
     let _ = timeout(wait, store.news.wait_for(|news| news.synced)).await;
+    phases.enter(Phase::Request);
     store.news.borrow().synced
 }
 

@@ -82,8 +82,9 @@ fn a_thousand_silent_clients_never_keep_others_out() {
         .map(|n| {
             let mut stream = connect(&sidecar);
             // Some have been sent away by now.
-            let _ = match n % 2 {
+            let _ = match n % 3 {
                 0 => stream.write_all(b"GET /v1/hea"),
+                1 => stream.write_all(b"POST /v1/logs HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx"),
                 _ => stream.write_all(b"POST /v1/publish?topic=t HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx"),
             };
             stream

@@ -120,6 +120,22 @@ fn a_client_that_watches_never_misses_the_latest_value() {
 }
 
 #[test]
+fn a_report_that_no_message_can_hold_is_never_taken() {
+    let world = World::new();
+    let mut home = home(&world);
+    home.mqtt = "max_payload = \"1KiB\"".to_owned();
+    let sidecar = Sidecar::start(home);
+    let report = |length: usize| {
+        let body = format!("\"{}\"", "x".repeat(length - 2));
+        sidecar.request("PUT", "/v1/config/limits/reported", "application/json", body.as_bytes()).unwrap()
+    };
+    let answer = report(1025);
+    assert_eq!(answer.code, 413, "{answer:?}");
+    assert_eq!(report(1024).code, 200);
+    world.subscriber.expect_latest("p/config-reported/limits", |reported| reported.is_string());
+}
+
+#[test]
 fn no_kill_ever_leaves_a_broken_or_an_old_key() {
     let mut rng = Rng::with_seed(seed());
     let world = World::new();
