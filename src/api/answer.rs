@@ -119,6 +119,8 @@ pub(super) enum Error {
     /// Of a body that is taken in while it comes.
     #[error("{error}; {} accepted before that", .published.in_words())]
     Partial { error: Box<Error>, published: Published },
+    #[error("too many reloads wait already; send it again when they are through")]
+    Reloads,
     #[error("too many clients read a stream already; nothing more can be told until one of them hangs up")]
     Streams,
     #[error("no answer from inside pillion within 10 s; if this was a publish, its records may have been kept or not")]
@@ -189,6 +191,7 @@ impl Error {
             Error::Refused(Refusal::NotDurable(_)) => StatusCode::INSUFFICIENT_STORAGE,
             Error::Refused(Refusal::Stopping)
             | Error::Busy
+            | Error::Reloads
             | Error::Streams
             | Error::NoAnswer
             | Error::Unreadable(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -9,6 +9,7 @@ use crate::stats::{ReloadOutcome, ReloadStatus};
 use hyper::StatusCode;
 use serde::Serialize;
 use std::time::Duration;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -27,10 +28,10 @@ struct Document<'r> {
 
 pub(super) async fn reload(shared: &Shared) -> Result<Answer, Error> {
     let (reply, answer) = oneshot::channel();
-    if shared.api.reload.try_send(reply).is_err() {
-        // Others wait for one already, or pillion stops.
-        return Err(Error::Refused(Refusal::Stopping));
-    }
+    shared.api.reload.try_send(reply).map_err(|error| match error {
+        TrySendError::Full(_) => Error::Reloads,
+        TrySendError::Closed(_) => Error::Refused(Refusal::Stopping),
+    })?;
     match timeout(PATIENCE, answer).await {
         Ok(Ok(reload)) => {
             let error = (!reload.is_done()).then(|| reload.text());
