@@ -258,6 +258,44 @@ mod tests {
     }
 
     #[test]
+    fn a_drop_in_that_adds_to_a_list_of_tables_never_takes_the_others_away() {
+        let folder = Folder::new();
+        folder.write(
+            "gateway.toml",
+            "[app]\nunit = \"old.service\"\n[homeassistant]\nenable = true\n\
+             [[homeassistant.sensor]]\ndevice = \"meter\"\nfield = \"u\"\nname = \"U\"\n\
+             [[homeassistant.sensor]]\ndevice = \"meter\"\nfield = \"i\"\nname = \"I\"\n\
+             [[managed_file]]\nkey = \"one\"\npath = \"/etc/one\"\nhealthy_within = \"2s\"\n\
+             [[modbus]]\nname = \"bus\"\npath = \"/dev/b\"\n[[modbus.unit]]\nname = \"meter\"\nunit = 1\n\
+             [[modbus.unit.poll]]\nname = \"u\"\naddress = 0\ntable = \"holding\"\n\
+             [[modbus.unit.poll]]\nname = \"i\"\naddress = 1\ntable = \"holding\"\n",
+        );
+        folder.write(
+            "gateway.toml.d/more.toml",
+            "[app]\nunit = \"new.service\"\n\
+             [[homeassistant.sensor]]\ndevice = \"meter\"\nfield = \"i\"\nname = \"Current\"\n\
+             [[managed_file]]\nkey = \"one\"\npath = \"/etc/other\"\n[[managed_file]]\nkey = \"two\"\npath = \"/etc/two\"\n\
+             [[modbus]]\nname = \"bus\"\n[[modbus.unit]]\nname = \"meter\"\n\
+             [[modbus.unit.poll]]\nname = \"i\"\naddress = 7\n[[modbus.unit.poll]]\nname = \"p\"\naddress = 2\ntable = \"holding\"\n\
+             [[modbus.unit]]\nname = \"pump\"\nunit = 2\n\
+             [[modbus.unit.poll]]\nname = \"on\"\ntable = \"coil\"\naddress = 0\n",
+        );
+        let config = folder.load().unwrap().config;
+        assert_eq!(config.app.unit.as_deref(), Some("new.service"));
+        let sensors: Vec<_> = config.homeassistant.sensors.iter().map(|sensor| sensor.name.as_deref()).collect();
+        assert_eq!(sensors, [Some("U"), Some("Current")]);
+        let files: Vec<_> =
+            config.managed_files.iter().map(|f| (f.path.to_str().unwrap(), f.healthy_within.as_secs())).collect();
+        assert_eq!(files, [("/etc/other", 2), ("/etc/two", 60)]);
+        let units = &config.modbus[0].units;
+        let polls = |unit: &crate::config::modbus::Unit| {
+            unit.polls.iter().map(|poll| (poll.name.clone(), poll.address)).collect::<Vec<_>>()
+        };
+        assert_eq!(units.iter().map(|unit| unit.name.as_str()).collect::<Vec<_>>(), ["meter", "pump"]);
+        assert_eq!(polls(&units[0]), [("u".into(), 0), ("i".into(), 7), ("p".into(), 2)]);
+    }
+
+    #[test]
     fn a_problem_never_names_the_wrong_file_after_the_merge() {
         let folder = Folder::new();
         folder.write("gateway.toml", "\n[mqtt]\ninflight = 0\nkeep_alive = \"1h\"\n[[serial]]\nname = \"a\"\n");

@@ -1,7 +1,8 @@
 //! A TOML document as a tree of owned values that know where they stand, and how several become one.
 //!
-//! Merging: tables key by key, the later file wins; `[[serial]]`, `[[modbus]]` and `[[gpio]]` entries are appended, except one whose
-//! `name` an earlier file has, which overrides that entry key by key. Every value keeps the place where it was written.
+//! Merging: tables key by key, the later file wins; entries of lists of tables (`[[serial]]`, `[[modbus.unit]]`, …) are appended,
+//! except one that an earlier file has under the same name, which overrides that entry key by key. Other lists, such as `mqtt.servers`,
+//! are values like any other. Every value keeps the place where it was written.
 
 use std::collections::BTreeMap;
 use toml::Spanned;
@@ -92,40 +93,30 @@ fn node(file: usize, spanned: Spanned<DeValue<'_>>, owner: usize, depth: usize) 
     Node { place: Place { file, offset: Some(start) }, value }
 }
 
-/// Lists of devices that have names.
-const DEVICES: [&str; 3] = ["serial", "modbus", "gpio"];
+/// Lists of tables, and the keys that name an entry. The lists have names that nothing else has which is a list.
+const NAMED: [(&str, &[&str]); 7] = [
+    ("serial", &["name"]),
+    ("modbus", &["name"]),
+    ("unit", &["name"]),
+    ("poll", &["name"]),
+    ("gpio", &["name"]),
+    ("sensor", &["device", "field"]),
+    ("managed_file", &["key"]),
+];
 
-/// Merges `later` into `base`. A list of devices that is none stays or comes, so that it is reported.
-pub(super) fn merge(base: &mut Table, mut later: Table) {
-    let devices = DEVICES.map(|key| (key, later.remove(key)));
-    merge_tables(base, later);
-    for (key, devices) in devices {
-        if let Some(devices) = devices {
-            merge_list(base, key, devices);
-        }
-    }
-}
-
-fn merge_list(base: &mut Table, key: &str, devices: Entry) {
-    match (base.get_mut(key).map(|entry| &mut entry.node.value), devices) {
-        (Some(Value::List(known)), Entry { node: Node { value: Value::List(more), .. }, .. }) => {
-            merge_devices(known, more);
-        }
-        (Some(Value::List(_)) | None, devices) => {
-            base.insert(key.to_owned(), devices);
-        }
-        (Some(_), _) => {}
-    }
-}
-
-fn merge_tables(base: &mut Table, later: Table) {
+/// Merges `later` into `base`. A list of tables that is none stays or comes, so that it is reported.
+pub(super) fn merge(base: &mut Table, later: Table) {
     for (key, entry) in later {
-        match (base.get_mut(&key), entry) {
-            (
-                Some(Entry { node: Node { value: Value::Table(known), .. }, .. }),
-                Entry { node: Node { value: Value::Table(more), .. }, .. },
-            ) => merge_tables(known, more),
-            (_, entry) => {
+        let named = NAMED.iter().find(|(list, _)| *list == key).map(|(_, by)| *by);
+        match (base.get_mut(&key).map(|entry| &mut entry.node.value), entry, named) {
+            (Some(Value::Table(known)), Entry { node: Node { value: Value::Table(more), .. }, .. }, _) => {
+                merge(known, more)
+            }
+            (Some(Value::List(known)), Entry { node: Node { value: Value::List(more), .. }, .. }, Some(by)) => {
+                merge_entries(known, more, by)
+            }
+            (Some(_), Entry { node: Node { value: Value::List(_), .. }, .. }, Some(_)) => {}
+            (_, entry, _) => {
                 base.insert(key, entry);
             }
         }
@@ -133,25 +124,28 @@ fn merge_tables(base: &mut Table, later: Table) {
 }
 
 /// Only entries of earlier files can be overridden: a name that comes twice in one file is a mistake to report.
-fn merge_devices(known: &mut Vec<Node>, later: Vec<Node>) {
+fn merge_entries(known: &mut Vec<Node>, later: Vec<Node>, by: &[&str]) {
     let mut added = Vec::new();
-    for device in later {
-        let name = device_name(&device).map(str::to_owned);
-        let same = known.iter_mut().find(|node| name.is_some() && device_name(node) == name.as_deref());
-        match (same, device) {
+    for entry in later {
+        let name = name_of(&entry, by);
+        let same = known.iter().position(|node| name.is_some() && name_of(node, by) == name);
+        match (same.and_then(|place| known.get_mut(place)), entry) {
             (Some(Node { value: Value::Table(base), .. }), Node { value: Value::Table(more), .. }) => {
-                merge_tables(base, more);
+                merge(base, more);
             }
-            (_, device) => added.push(device),
+            (_, entry) => added.push(entry),
         }
     }
     known.extend(added);
 }
 
-fn device_name(device: &Node) -> Option<&str> {
-    let Value::Table(table) = &device.value else { return None };
-    match &table.get("name")?.node.value {
-        Value::Text(name) => Some(name),
+/// What names an entry: the texts under these keys, of which the first is there.
+fn name_of<'n>(entry: &'n Node, by: &[&str]) -> Option<Vec<Option<&'n str>>> {
+    let Value::Table(table) = &entry.value else { return None };
+    let text = |key: &&str| match &table.get(*key)?.node.value {
+        Value::Text(text) => Some(text.as_str()),
         _ => None,
-    }
+    };
+    let name: Vec<_> = by.iter().map(text).collect();
+    name.first()?.is_some().then_some(name)
 }
