@@ -51,7 +51,9 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
     let root = Section::root(table);
     root.refuse_unknown(report);
     let instance = instance(&root, report, context);
-    let (state_dir, runtime_dir) = directories(&root, report, context, &instance);
+    // As the unit has it: its folders have this name, whatever the instance is called.
+    let unit = context.surroundings.instance.as_deref().unwrap_or(&instance);
+    let (state_dir, runtime_dir) = directories(&root, report, context, unit);
     let mqtt = mqtt::read(&root, report, context, &instance);
     let spool_section = root.section(report, &keys::SPOOL, "spool", "[spool] and its keys below");
     let spool = spool(&spool_section, report);
@@ -73,7 +75,7 @@ pub(super) fn read(table: &Table, report: &mut Report<'_>, context: &Context<'_>
         homeassistant,
         discovery: discovery::read(&root, report),
         managed_files: managed::read(&root, report, app.unit.as_deref()),
-        apply_dir: apply_dir.unwrap_or_else(|| Path::new("/var/lib/pillion-apply").join(&instance)),
+        apply_dir: apply_dir.unwrap_or_else(|| Path::new("/var/lib/pillion-apply").join(unit)),
         app,
         streams,
         serial,
@@ -127,14 +129,9 @@ fn instance(root: &Section<'_>, report: &mut Report<'_>, context: &Context<'_>) 
     given.to_owned()
 }
 
-fn directories(
-    root: &Section<'_>,
-    report: &mut Report<'_>,
-    context: &Context<'_>,
-    instance: &str,
-) -> (PathBuf, PathBuf) {
+fn directories(root: &Section<'_>, report: &mut Report<'_>, context: &Context<'_>, unit: &str) -> (PathBuf, PathBuf) {
     let mut directory = |key: &str, variable: &str, given: Option<&PathBuf>, parent: &str| {
-        let default = Path::new(parent).join(instance);
+        let default = Path::new(parent).join(unit);
         let example = default.to_string_lossy();
         if root.has(key) {
             let read = |value| values::absolute_path(values::text(value)?, &example);

@@ -2,6 +2,7 @@
 
 use super::{parsed_in, surroundings, warnings};
 use crate::config::{Loaded, Surroundings};
+use std::path::Path;
 
 #[test]
 fn plain_mqtt_over_a_network_never_goes_without_a_warning() {
@@ -84,6 +85,9 @@ fn the_option_for_the_instance_never_beats_the_file() {
     assert_eq!(parsed_in(&surroundings, "").unwrap().config.instance, "option");
     let Loaded { config, warnings } = parsed_in(&surroundings, "instance = \"file\"").unwrap();
     assert_eq!(config.instance, "file");
+    // The unit's folders have its name.
+    assert_eq!(config.state_dir, Path::new("/var/lib/pillion/option"));
+    assert_eq!(config.apply_dir, Path::new("/var/lib/pillion-apply/option"));
     assert_eq!(
         warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["gateway.toml:1:12: instance: is used, and --instance \"option\" is not; make them the same"]
