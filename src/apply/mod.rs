@@ -25,6 +25,7 @@ use crate::inbound::MAX_VALUE;
 use crate::outcome::{Ledger, MAX_LEDGER, Outcome, Result as Became, State, name_of};
 use crate::settings::store::{self, Print};
 use place::Access;
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -52,29 +53,44 @@ pub struct Done {
 /// Applies what is wanted. `told` hears of each file.
 ///
 /// # Errors
-/// `apply_dir` can't be used, or another process is at work. What goes wrong with one file is its outcome.
+/// `apply_dir` can't be used, another process is at work, or the state of a file can't be kept or its old version not put back;
+/// then the other files are brought up to date all the same. What goes wrong with one file is its outcome.
 pub fn run(config: &Config, mut told: impl FnMut(&Done)) -> io::Result<()> {
     if config.managed_files.is_empty() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o755).create(&config.apply_dir)?;
-    let dir = place::safe_folder(&config.apply_dir.join("x"))?;
-    let lock = File::create(dir.join("lock"))?;
+    let unusable = |error: io::Error| told_of(&config.apply_dir.display(), &error);
+    DirBuilder::new().recursive(true).mode(0o755).create(&config.apply_dir).map_err(unusable)?;
+    let dir = place::safe_folder(&config.apply_dir.join("x")).map_err(unusable)?;
+    let lock = File::create(dir.join("lock")).map_err(unusable)?;
     let locked = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive);
     locked.map_err(|_| io::Error::other("another `pillion apply` is at work"))?;
+    let mut stuck = BTreeMap::new();
     for _ in 0..ROUNDS {
         let mut busy = false;
         for file in &config.managed_files {
-            if let Some(outcome) = Work::new(config, file, &dir).bring_up_to_date()? {
-                told(&Done { key: file.key.clone(), outcome });
-                busy = true;
+            // Another try would have the unit restarted again.
+            if stuck.contains_key(&file.key) {
+                continue;
+            }
+            match Work::new(config, file, &dir).bring_up_to_date() {
+                Ok(Some(outcome)) => {
+                    told(&Done { key: file.key.clone(), outcome });
+                    busy = true;
+                }
+                Ok(None) => {}
+                Err(error) => _ = stuck.insert(&file.key, told_of(&file.key, &error)),
             }
         }
         if !busy {
             break;
         }
     }
-    Ok(())
+    stuck.into_values().next().map_or(Ok(()), Err)
+}
+
+fn told_of(what: &dyn std::fmt::Display, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 /// One file's affairs.

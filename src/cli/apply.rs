@@ -35,7 +35,7 @@ pub fn run(file: &Path, instance: Option<&str>) -> ExitCode {
         Ok(()) if all_well => ExitCode::SUCCESS,
         Ok(()) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("{}: {error}", config.apply_dir.display());
+            eprintln!("{error}");
             ExitCode::from(INTERNAL_ERROR)
         }
     }

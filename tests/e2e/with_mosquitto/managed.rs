@@ -13,12 +13,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Fails the application as soon as its file holds BREAK, writes down what it is told, and has it take its time for a file that
-/// holds SLOW.
+/// holds SLOW. What holds LOOSE opens its folder to others.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 cd "$(dirname "$0")/.." || exit 9
 echo "$*" >> systemctl.log
 state=active
 grep -q BREAK etc/app.toml 2> /dev/null && state=failed
+[ "$1" = show ] || ! grep -q LOOSE etc/app.toml 2> /dev/null || chmod 777 etc
 [ "$1" = show ] || ! grep -q SLOW etc/app.toml 2> /dev/null || sleep 4
 [ "$1" != show ] || printf 'ActiveState=%s\nResult=exit-code\nNRestarts=0\n' "$state"
 "#;
@@ -156,6 +157,28 @@ fn a_version_that_fails_its_check_never_touches_anything() {
     symlink(&precious, target(&sidecar)).unwrap();
     want(&sidecar, &mut operator, "version = 3\n");
     assert_eq!((apply(&sidecar), fs::read_to_string(&precious).unwrap().as_str()), ((Some(1), true), "version = 1\n"));
+}
+
+#[test]
+fn a_file_that_can_t_be_put_back_never_holds_up_the_others() {
+    let world = World::new();
+    let mut operator = Operator::at(world.mosquitto.address());
+    let mut home = home(&world);
+    let other = home.path("other/file");
+    fs::create_dir(other.parent().unwrap()).unwrap();
+    fs::set_permissions(other.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+    home.tables += &format!("[[managed_file]]\nkey = \"zz\"\npath = {other:?}\naction = \"none\"\n");
+    let sidecar = Sidecar::start(home);
+    want(&sidecar, &mut operator, "version = 1\n");
+    assert_eq!(apply(&sidecar), (Some(0), true));
+    want(&sidecar, &mut operator, "version = 2 # BREAK, LOOSE\n");
+    operator.publish("p/config/zz", "other = 1\n", true);
+    sidecar.expect_status("both keys", |status| status["config"]["keys"] == 2);
+    assert_eq!(apply(&sidecar), (Some(70), true));
+    assert_eq!(fs::read_to_string(&other).unwrap(), "other = 1\n");
+    assert_eq!(content(&sidecar), "version = 2 # BREAK, LOOSE\n", "nobody may write where everybody can");
+    fs::set_permissions(sidecar.home.path("etc"), Permissions::from_mode(0o755)).unwrap();
+    assert_eq!((apply(&sidecar), content(&sidecar).as_str()), ((Some(1), true), "version = 1\n"));
 }
 
 #[test]
