@@ -25,7 +25,11 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Joins the control group, hides what systemd-nspawn keeps of its containers from the host, and becomes it.
-const LAUNCH: &str = r#"echo 0 > "$0"/cgroup.procs && mount -t tmpfs tmpfs /run/systemd && exec systemd-nspawn "$@""#;
+const LAUNCH: &str = r#"set -e
+echo 0 > "$0"/cgroup.procs
+if [ -d /run/systemd ]; then hidden=/run/systemd; else hidden=/run; fi
+mount -t tmpfs tmpfs "$hidden"
+exec systemd-nspawn "$@""#;
 
 /// The first program inside. systemd-nspawn covers the kernel's boot id with one of the container's own; a unit with a /proc of
 /// its own (`ProtectProc=`) would see another one than the journal has.
