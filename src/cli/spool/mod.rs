@@ -18,7 +18,7 @@ use std::process::ExitCode;
 const VERIFY_HELP: &str = "\
 Tells for each stream what is there, what still waits, and each damaged place.
 Writes nothing. DIR is the state_dir, the spool folder in it, or the folder of
-one stream. The sidecar must be stopped.
+one stream. The sidecar must be stopped, and its socket unit, which starts it.
 
 What a kill or a power cut leaves is told and is no damage: an unfinished
 record at the end of the newest segment. Other files are told, too.
@@ -33,7 +33,8 @@ Examples:
 const DUMP_HELP: &str = "\
 Prints each whole record that still waits as one line of JSON, the oldest of
 each stream first. Writes nothing. DIR is the state_dir, the spool folder in
-it, or the folder of one stream. The sidecar must be stopped.
+it, or the folder of one stream. The sidecar must be stopped, and its socket
+unit, which starts it.
 
 The line: stream, seq, topic (below mqtt.topic_prefix), ts, \"clock\" when it was
 not to be trusted, encoding, data. By encoding, data is: json, the value; text,
@@ -50,7 +51,8 @@ const REPAIR_HELP: &str = "\
 Saves each whole record that still waits into a clean spool at NEWDIR, under the
 number that it had, and counts what is lost as quarantined. DIR is only read. It
 is the state_dir, the spool folder in it, or the folder of one stream, and
-NEWDIR becomes the same. The sidecar must be stopped.
+NEWDIR becomes the same. The sidecar must be stopped, and its socket unit,
+which starts it.
 
 A sidecar starts with a damaged spool, too, and passes over what is damaged;
 this is for taking the records elsewhere, and for a disk that fails.
