@@ -564,7 +564,10 @@ fn whatever_comes_during_a_reload_is_never_forgotten() {
     sidecar.expect_notes("RELOADING=1", 2);
     sidecar.expect_notes("READY=1", 3);
     let configuration = sidecar.status()["configuration"].clone();
-    assert_eq!((&configuration["applied"], &configuration["unchanged"]), (&json!(2), &json!(0)));
+    let count = |of: &str| usize::try_from(configuration[of].as_u64().unwrap()).unwrap();
+    // The first one may have come to the file only when the last change was in it.
+    let applied = count("applied");
+    assert_eq!((applied.clamp(1, 2), applied + count("unchanged")), (applied, 2), "{configuration}");
     // A stop ends it.
     world.relay.open();
     world.subscriber.expect_texts("work", numbered("silent", 50), SOON);
@@ -573,7 +576,7 @@ fn whatever_comes_during_a_reload_is_never_forgotten() {
     hang_up(&mut sidecar, 10);
     sidecar.expect_notes("RELOADING=1", 3);
     assert_eq!(sidecar.terminate().code(), Some(0));
-    assert_eq!(sidecar.log().matches("was read again and applied").count(), 2);
+    assert_eq!(sidecar.log().matches("was read again and applied").count(), applied);
     assert!(sidecar.log().contains(" stopped"), "in order");
     world.relay.open();
     sidecar.start_again();
