@@ -230,6 +230,9 @@ impl Log {
                 return Err(io::Error::other(text));
             }
             self.unlisted = false;
+            if let Some(runtime) = &mut self.runtime {
+                runtime.sees_flash();
+            }
         }
         Ok(())
     }

@@ -81,7 +81,9 @@ impl Log {
         let Found { checkpoint, segments, last, findings: found } = found;
         findings.extend(found);
         let is_unknown = checkpoint.is_none() || last.set_aside.is_some();
-        let is_known = checkpoint.is_some() || left.is_some();
+        // One that only reserves numbers knows nothing of those before.
+        let knows = |left: &Checkpoint| *left != Checkpoint { next: left.next, ..Checkpoint::default() };
+        let is_known = checkpoint.is_some() || left.as_ref().is_some_and(knows);
         let flash = checkpoint.unwrap_or_default();
         let saved = later(&flash, left.as_ref());
         let mut end = last.end.max(flash.done.saturating_add(1));
@@ -109,7 +111,11 @@ impl Log {
         self.disk_end = self.ledger.next();
         self.unlisted = true;
         self.note_trouble(error, now);
-        NextNumber { reserved: left.next, unknown_behind: Some(0) }
+        let reserved = left.next;
+        if let Some(runtime) = &mut self.runtime {
+            runtime.set_blind(left);
+        }
+        NextNumber { reserved, unknown_behind: Some(0) }
     }
 
     /// Somebody removed the oldest segments: what waited in them is gone.

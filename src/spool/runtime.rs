@@ -66,6 +66,8 @@ pub(super) struct Runtime {
     trouble: Option<Trouble>,
     /// The folder could not be looked into when the tier was opened: nobody knows what is in it.
     unlisted: bool,
+    /// Nobody knows what is on flash: a checkpoint here repeats this one of an earlier run, and reserves numbers.
+    blind: Option<Checkpoint>,
     scratch: Vec<u8>,
 }
 
@@ -103,6 +105,7 @@ impl Runtime {
             leased_to: 0,
             trouble: None,
             unlisted: false,
+            blind: None,
             scratch: Vec::new(),
         };
         let left = runtime.look().unwrap_or_else(|error| {
@@ -179,6 +182,17 @@ impl Runtime {
         self.saved = ledger.progress();
     }
 
+    /// Flash can't be looked into: its records must not count as done with. `left` is what an earlier run noted here.
+    pub(super) fn set_blind(&mut self, left: Checkpoint) {
+        self.blind = Some(left);
+    }
+
+    /// There is nothing on flash that an earlier run left.
+    pub(super) fn sees_flash(&mut self) {
+        self.blind = None;
+        self.saved = Progress::default();
+    }
+
     /// When `update` has to be called next, in milliseconds of the monotonic clock.
     fn deadline_ms(&self, ledger: &Ledger) -> Option<u64> {
         match &self.trouble {
@@ -238,6 +252,10 @@ impl Runtime {
         let unreserved = wrote && ledger.next() > leased_to.max(self.leased_to);
         if behind || unreserved || self.in_use && self.trouble.is_some() {
             self.save(ledger, now)?;
+        }
+        if self.blind.is_some() && self.active.as_ref().is_some_and(|active| active.next <= keep_from) {
+            // No checkpoint says that these are done with: the next run would take them over.
+            self.close_active();
         }
         while self.closed.front().is_some_and(|closed| closed.end <= keep_from) {
             self.remove_oldest();
@@ -346,6 +364,11 @@ impl Runtime {
         }
         // With a file open, a folder that is not there has been removed: `update` fills it again.
         let checkpoint = ledger.to_checkpoint(super::upkeep::LEASE);
+        let checkpoint = match &self.blind {
+            // Numbers that are skipped here may have records on flash.
+            Some(left) => Checkpoint { next: checkpoint.next, ..left.clone() },
+            None => checkpoint,
+        };
         let content = checkpoint.encode().map_err(io::Error::other)?;
         let (path, temporary) = (self.checkpoint_path(), self.dir.join("checkpoint.tmp"));
         let written = self.fs.create(&temporary).and_then(|mut file| file.append(&content));

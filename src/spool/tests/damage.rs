@@ -357,19 +357,37 @@ fn a_stalled_reader_never_keeps_the_thread_awake() {
 
 #[test]
 fn a_folder_that_cant_be_listed_never_costs_what_is_in_it() {
-    let mut rig = three_segments();
-    rig.spool.close(rig.now);
-    rig.fs.fail(Call::List, "telemetry", 1, Errno::IO);
-    rig.reopen();
-    assert_eq!(rig.events("spool-unusable").len(), 1);
-    let one = rig.append_to(T, &["in memory"]).unwrap().first;
-    assert!(one > 12);
-    rig.tick_after(60_000);
-    assert!(rig.status(T).disk_error.unwrap().contains("restart pillion"), "it says what to do");
-    assert_eq!(rig.numbers(T), [one], "it works in memory");
-    rig.spool.close(rig.now);
-    rig.reopen();
-    assert_eq!(rig.numbers(T), all_but(&[]), "everything is there again");
+    // Also where a runtime tier takes what comes meanwhile.
+    for options in [options(Sync::Always), tiered(WINDOW)] {
+        let has_runtime = options.runtime_dir.is_some();
+        let mut rig = Rig::with(options);
+        assert_eq!(rig.store_many(12), 12);
+        rig.spool.close(rig.now);
+        rig.fs.fail(Call::List, "/state/spool/telemetry", 1, Errno::IO);
+        rig.reopen();
+        assert_eq!(rig.events("spool-unusable").len(), 1);
+        let one = rig.append_to(T, &["in memory"]).unwrap().first;
+        assert!(one > 12);
+        rig.tick_after(60_000);
+        assert!(rig.status(T).disk_error.unwrap().contains("restart pillion"), "it says what to do");
+        rig.spool.rewind();
+        assert_eq!(rig.numbers(T), [one], "it works in memory");
+        rig.spool.acknowledge(T, one, rig.now);
+        rig.tick_after(2000);
+        let two = rig.append_to(T, &["nobody takes it"]).unwrap().first;
+        rig.spool.tick(rig.now);
+        rig.spool.close(rig.now);
+        let kept = if has_runtime { vec![two] } else { Vec::new() };
+        for _ in 0..3 {
+            rig.reopen();
+            assert_eq!(rig.numbers(T), [all_but(&[]), kept.clone()].concat(), "everything is there again");
+            assert_eq!((rig.status(T).waiting, rig.status(T).quarantined), (12 + kept.len() as u64, 0));
+        }
+        assert!(!has_runtime || rig.append_to(T, &["next"]).unwrap().first > two, "no number comes twice");
+        rig.close_and_reopen();
+        rig.cut_and_reopen(1);
+        assert!(rig.numbers(T).starts_with(&[all_but(&[]), kept].concat()));
+    }
 }
 
 #[test]
