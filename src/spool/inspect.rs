@@ -22,8 +22,8 @@ use crate::record::{Sequenced, Timestamp};
 use std::io;
 use std::path::Path;
 
-/// Reads the stream in `dir` from front to back and shows everything to `visit`. Returns what there is, and the ledger with
-/// what is lost in it.
+/// Reads the stream in `dir` from front to back and shows everything to `visit`. Returns what there is, and the checkpoint of a
+/// folder that has only what is whole: what is lost is counted in it. It says "closed" only if the last run closed the spool.
 ///
 /// # Errors
 /// Those of `visit` alone: what can't be read is a finding.
@@ -32,7 +32,7 @@ pub fn inspect<E>(
     dir: &Path,
     now: Timestamp,
     visit: impl FnMut(Item<'_>) -> Result<(), E>,
-) -> Result<(Report, Ledger), E> {
+) -> Result<(Report, Checkpoint), E> {
     let report = Report::default();
     let mut inspection = Inspection {
         fs,
@@ -46,10 +46,10 @@ pub fn inspect<E>(
         at: 1,
         last_seen: None,
     };
-    inspection.run(now)?;
+    let checkpoint = inspection.run(now)?;
     inspection.report.ledger = inspection.ledger.status();
     inspection.report.ledger.bytes = inspection.report.bytes;
-    Ok((inspection.report, inspection.ledger))
+    Ok((inspection.report, checkpoint))
 }
 
 /// A segment that can be read, and what a first look at it showed.
@@ -92,10 +92,13 @@ struct Inspection<'a, F> {
 }
 
 impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
-    fn run(&mut self, now: Timestamp) -> Result<(), E> {
+    fn run(&mut self, now: Timestamp) -> Result<Checkpoint, E> {
         let files = match self.fs.list(self.dir) {
             Ok(files) => files,
-            Err(error) => return self.tell(Finding::new(Kind::Unreadable, None).saying(error)),
+            Err(error) => {
+                self.tell(Finding::new(Kind::Unreadable, None).saying(error))?;
+                return Ok(Checkpoint { clean: false, ..self.ledger.to_checkpoint(0) });
+            }
         };
         let segments = segments_of(&files);
         self.tell_of_other_files(&files)?;
@@ -106,10 +109,10 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
         for segment in &usable {
             self.read(segment)?;
         }
-        self.end_ledger(checkpoint.as_ref(), unseen, now)?;
+        let end = self.end_ledger(checkpoint.as_ref(), unseen, now)?;
         let has_one = files.iter().any(|(name, _)| name == "checkpoint");
         self.report.checkpoint = checkpoint.filter(|_| has_one);
-        Ok(())
+        Ok(end)
     }
 
     fn tell(&mut self, finding: Finding) -> Result<(), E> {
@@ -241,14 +244,22 @@ impl<E, F: FnMut(Item<'_>) -> Result<(), E>> Inspection<'_, F> {
     }
 
     /// What was given and is in no segment, and from where on numbers can be given again.
-    fn end_ledger(&mut self, checkpoint: Option<&Checkpoint>, unseen: Option<u64>, now: Timestamp) -> Result<(), E> {
+    fn end_ledger(
+        &mut self,
+        checkpoint: Option<&Checkpoint>,
+        unseen: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Checkpoint, E> {
         self.lose_until(self.closed_at.saturating_sub(1), None)?;
+        let read = self.ledger.to_checkpoint(0);
         self.ledger.skip_to(checkpoint.map_or(0, |checkpoint| checkpoint.next));
         let unseen = unseen.filter(|&first| first >= self.ledger.next());
         if checkpoint.is_none() || unseen.is_some() {
             self.ledger.skip_to(unknown_next(self.ledger.next().max(unseen.unwrap_or(0)), now));
         }
-        Ok(())
+        let skipped = self.ledger.to_checkpoint(0);
+        // After a kill the runtime tier may hold records with the numbers that are skipped: they are not done with.
+        Ok(if self.clean { skipped } else { Checkpoint { clean: false, next: skipped.next, ..read } })
     }
 
     /// Reads a segment.

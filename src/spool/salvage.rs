@@ -1,8 +1,8 @@
 //! Salvages a damaged stream: writes every whole record that waits into a clean folder, under its own number.
 //!
 //! Constraints: the damaged folder is only read. The new one is made of segments like the old ones, less what is lost, and a
-//! checkpoint that says "closed": its ledger counts what is lost as quarantined. The checkpoint is written last, so a folder
-//! that was left half done does not look like a whole one.
+//! checkpoint: its ledger counts what is lost as quarantined, and it says "closed" only where the damaged one did, for else there
+//! may be more records in the runtime tier. It is written last, so a folder that was left half done does not look like a whole one.
 
 use super::fs::{FileSystem, LogFile, replace};
 use super::inspect::{Finding, Item, Report, inspect};
@@ -39,7 +39,7 @@ pub fn salvage(
 ) -> io::Result<(Report, Saved)> {
     fs.create_dir_all(to)?;
     let mut writer = Writer { fs, dir: to, boot_id: [0; 16], done: 0, open: None, saved: Saved::default() };
-    let (report, ledger) = inspect(fs, from, now, |item| match item {
+    let (report, checkpoint) = inspect(fs, from, now, |item| match item {
         Item::Segment { boot_id, done } => writer.next_segment(boot_id, done),
         Item::Record { record, waits: true } => writer.add(&record),
         Item::Record { waits: false, .. } => Ok(()),
@@ -50,7 +50,7 @@ pub fn salvage(
     })?;
     writer.finish()?;
     fs.sync_dir(to)?;
-    let checkpoint = ledger.to_checkpoint(0).encode().map_err(io::Error::other)?;
+    let checkpoint = checkpoint.encode().map_err(io::Error::other)?;
     if checkpoint.len() > CHECKPOINT_LIMIT {
         return Err(io::Error::other("the stream is damaged in more places than a checkpoint can hold"));
     }

@@ -1,8 +1,8 @@
 //! Looking into a spool that is closed, and salvaging it.
 
 use super::*;
+use crate::spool::checkpoint::Checkpoint;
 use crate::spool::inspect::{Finding, Item, Kind, Missing, Report, inspect};
-use crate::spool::ledger::Ledger;
 use crate::spool::salvage::{Saved, salvage};
 use crate::spool::segment::{COMMON_LEN, COPY_LEN, HEADER_LEN, Header, checksum};
 use proptest::prelude::*;
@@ -29,7 +29,7 @@ fn closed() -> Rig {
 fn look(rig: &Rig, dir: &str) -> (Report, Vec<(u64, bool)>) {
     rig.fs.journal();
     let mut seen = Vec::new();
-    let looked: Result<(Report, Ledger), Infallible> = inspect(&rig.fs, Path::new(dir), rig.now, |item| {
+    let looked: Result<(Report, Checkpoint), Infallible> = inspect(&rig.fs, Path::new(dir), rig.now, |item| {
         if let Item::Record { record, waits } = item {
             seen.push((record.seq, waits));
         }
@@ -300,6 +300,33 @@ fn repair_never_loses_what_is_whole_nor_invents_anything() {
 }
 
 #[test]
+fn repair_after_a_kill_never_costs_what_is_in_the_runtime_tier() {
+    for is_drained in [false, true] {
+        let mut rig = Rig::with(tiered(WINDOW));
+        rig.store_many(12);
+        if is_drained {
+            rig.spool.acknowledge(T, 12, rig.now);
+        }
+        rig.append_to(T, &["neither", "is on flash"]).unwrap();
+        rig.spool.tick(rig.now);
+        if !is_drained {
+            rig.damage_entry(&rig.files(".seg")[0], 1);
+        }
+        let (report, saved) = repair(&rig);
+        let mut new = open_new(&rig);
+        let kept: Vec<u64> = [1].into_iter().chain(3..=14).filter(|&seq| !is_drained || seq > 12).collect();
+        assert_eq!(new.numbers(T), kept);
+        let status = new.status(T);
+        assert_eq!((status.waiting, status.quarantined), (kept.len() as u64, report.lost));
+        assert!(is_drained || (report.lost, saved.records) == (1, 11));
+        assert!(new.append_to(T, &["next"]).unwrap().first > 14);
+        new.tick_after(1000);
+        new.cut_and_reopen(1);
+        assert!(new.numbers(T).starts_with(&kept));
+    }
+}
+
+#[test]
 fn a_target_that_cant_be_written_is_never_called_whole() {
     for call in [Call::Create, Call::Append, Call::Sync, Call::Rename, Call::SyncDir, Call::MakeDir] {
         let rig = closed();
@@ -426,7 +453,7 @@ proptest! {
         let delivered = telemetry(&mut daemon);
         prop_assert_eq!(delivered.len() as u64, saved.records);
         prop_assert_eq!(daemon.status(T).waiting, saved.records);
-        prop_assert!(daemon.numbers(StreamId::EVENT).is_empty());
+        prop_assert!(daemon.events("gap").is_empty());
         for record in &delivered {
             prop_assert!(stored.iter().any(|stored| left_of(stored, &damaged) == *record), "invented {}", record.seq);
         }
