@@ -219,8 +219,11 @@ impl Log {
     fn make_room(&mut self, bytes: usize, now: Timestamp) -> Result<(), Refusal> {
         let reject = self.rules.stream.when_full == WhenFull::Reject;
         let more = u64::try_from(self.pending_bytes + bytes).unwrap_or(u64::MAX);
-        if reject && self.disk_bytes().saturating_add(more) > self.rules.stream.max_bytes {
-            return Err(Refusal::Full);
+        if reject && !self.has_disk_for(more) {
+            self.remove_now(now);
+            if !self.has_disk_for(more) {
+                return Err(Refusal::Full);
+            }
         }
         if self.has_memory_for(bytes) {
             return Ok(());
@@ -236,6 +239,10 @@ impl Log {
             self.evict_pending(now);
         }
         Ok(())
+    }
+
+    fn has_disk_for(&self, bytes: u64) -> bool {
+        self.disk_bytes().saturating_add(bytes) <= self.rules.stream.max_bytes
     }
 
     /// Whether records of this cost can become pending. A first one always can.

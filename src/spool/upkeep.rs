@@ -143,6 +143,15 @@ impl Log {
         }
     }
 
+    /// Removes what is done with, the active segment too: what is refused for want of space never gets it sealed.
+    pub(super) fn remove_now(&mut self, now: Timestamp) {
+        if self.active_is_done() {
+            // As in `retire_active`.
+            let _ = self.seal();
+        }
+        self.remove_done(now);
+    }
+
     /// Removes segments that are done with, after saving that they are.
     pub(super) fn remove_done(&mut self, now: Timestamp) {
         if !self.oldest_is_done() {

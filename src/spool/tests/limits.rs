@@ -83,6 +83,17 @@ fn a_stream_that_rejects_never_stays_full_when_it_is_drained() {
             rig.spool.acknowledge(T, accepted.last, rig.now);
             rig.tick_after(1000);
         }
+        // Of these, one leaves no room for another.
+        for _ in 0..20 {
+            let accepted = rig.append_to(T, &["x".repeat(9000).as_str()]).unwrap();
+            rig.spool.harden(T, Durability::Power, rig.now).unwrap();
+            assert_eq!(rig.append_to(T, &["x".repeat(9000).as_str()]), Err(Refusal::Full), "{sync:?}");
+            rig.spool.acknowledge(T, accepted.last, rig.now);
+        }
+        assert_eq!((rig.status(T).waiting, rig.status(T).evicted), (0, 0));
+        rig.tick_after(20_000);
+        rig.cut_and_reopen(1);
+        assert!(rig.numbers(T).is_empty(), "{sync:?}");
     }
 }
 
