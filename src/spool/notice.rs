@@ -98,7 +98,7 @@ impl Finding {
                 format!("cut {bytes} bytes of an unfinished entry off {} at {offset}", file.display())
             }
             Finding::SetAside { file, why } => format!("set aside as {}: {why}", file.display()),
-            Finding::Runtime(error) => format!("{error}; what an earlier process may have left there is not taken over"),
+            Finding::Runtime(error) => format!("{error}; what an earlier process may have left there is taken over as soon as it can be read"),
             Finding::UncleanStop { taken_over } if *taken_over > 0 => format!(
                 "the last run ended without a clean stop; {taken_over} records that were not on flash yet were taken over \
                  from runtime_dir, and sequence numbers skip ahead"

@@ -12,6 +12,9 @@
 //! A segment goes when everything in it is done with or on flash. The checkpoint says how far the broker had acknowledged,
 //! and what the ledger was, at most [`SAVE_EVERY_MS`] ago. The next process of the same boot goes on from the later one of
 //! both checkpoints, and takes over the records behind the last one on flash. Whatever is of another boot is removed.
+//!
+//! Where the folder can't be looked into at the start (*unlisted*) nothing is written here until it can: then the records in it are
+//! taken over late, by [`Log::take_over_late`].
 
 use super::checkpoint::Checkpoint;
 use super::commit::{Trouble, WRITE_BYTES, encode_run};
@@ -64,8 +67,10 @@ pub(super) struct Runtime {
     saved_at_ms: u64,
     leased_to: u64,
     trouble: Option<Trouble>,
-    /// The folder could not be looked into when the tier was opened: nobody knows what is in it.
-    unlisted: bool,
+    /// The folder could not be looked into yet: nobody knows what is in it.
+    pub(super) unlisted: bool,
+    /// What was known of the stream without it, when the log was opened.
+    pub(super) before: Ledger,
     /// Nobody knows what is on flash: a checkpoint here repeats this one of an earlier run, and reserves numbers.
     blind: Option<Checkpoint>,
     scratch: Vec<u8>,
@@ -105,21 +110,31 @@ impl Runtime {
             leased_to: 0,
             trouble: None,
             unlisted: false,
+            before: Ledger::default(),
             blind: None,
             scratch: Vec::new(),
         };
         let left = runtime.look().unwrap_or_else(|error| {
-            runtime.closed.clear();
             runtime.unlisted = true;
             runtime.note_trouble(&error, now);
             Left::default()
         });
-        runtime.closed.make_contiguous().sort_by_key(|closed| closed.first);
         (runtime, left)
     }
 
-    /// Fails where the system is in a state that says nothing about what is there.
-    fn look(&mut self) -> io::Result<Left> {
+    /// Looks at what an earlier run left, and removes what is of another boot. Fails where the system is in a state that says
+    /// nothing about what is there.
+    pub(super) fn look(&mut self) -> io::Result<Left> {
+        self.closed.clear();
+        let left = self.sort_out();
+        match &left {
+            Ok(_) => self.closed.make_contiguous().sort_by_key(|closed| closed.first),
+            Err(_) => self.closed.clear(),
+        }
+        left
+    }
+
+    fn sort_out(&mut self) -> io::Result<Left> {
         let files = match self.fs.list(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             files => files?,
@@ -168,7 +183,7 @@ impl Runtime {
         self.dir.join(format!("checkpoint-{boot}"))
     }
 
-    fn path_of(&self, first: u64) -> PathBuf {
+    pub(super) fn path_of(&self, first: u64) -> PathBuf {
         self.dir.join(format!("{first:020}.seg"))
     }
 
@@ -206,12 +221,15 @@ impl Runtime {
         self.in_use && ledger.progress() != self.saved
     }
 
+    fn is_resting(&self, now: Timestamp) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| now.mono_ms < trouble.retry_at_ms)
+    }
+
     /// Writes what is pending and not here yet, notes acknowledgements, removes what is not needed any more. Returns
     /// whether all that is pending is here. `leased_to` is what flash has reserved.
     fn update(&mut self, pending: &VecDeque<Pending>, ledger: &Ledger, leased_to: u64, now: Timestamp) -> bool {
         let is_here = |runtime: &Runtime| pending.back().is_none_or(|last| last.record.seq < runtime.end);
-        let resting = self.trouble.as_ref().is_some_and(|trouble| now.mono_ms < trouble.retry_at_ms);
-        if resting {
+        if self.unlisted || self.is_resting(now) {
             return is_here(self);
         }
         let keep_from = pending.front().map_or(ledger.next(), |front| front.record.seq);
@@ -301,7 +319,6 @@ impl Runtime {
     }
 
     fn create(&mut self, first: &Pending, ledger: &Ledger) -> io::Result<Active> {
-        self.check_unlisted()?;
         self.fs.create_dir_all(&self.dir)?;
         let created_ms = made_at(&first.record.record).unwrap_or(0);
         let seq = first.record.seq;
@@ -317,24 +334,6 @@ impl Runtime {
             let _ = self.fs.remove(&path);
         })?;
         Ok(Active { first: seq, next: seq, bytes: u64::try_from(header.len()).unwrap_or(0), base, file })
-    }
-
-    /// Refuses to write into a folder that may hold records of an earlier run: they would never be taken over.
-    fn check_unlisted(&mut self) -> io::Result<()> {
-        if self.unlisted {
-            let files = match self.fs.list(&self.dir) {
-                Ok(files) => files,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-                Err(error) => return Err(error),
-            };
-            if !files.is_empty() {
-                let text =
-                    "it can be read again and may hold records of an earlier run; restart pillion to take them up";
-                return Err(io::Error::other(text));
-            }
-            self.unlisted = false;
-        }
-        Ok(())
     }
 
     fn close_active(&mut self) {
@@ -358,7 +357,6 @@ impl Runtime {
 
     /// Replaces the checkpoint. A kill leaves the old or the new one; nothing has to survive more.
     fn save(&mut self, ledger: &Ledger, now: Timestamp) -> io::Result<()> {
-        self.check_unlisted()?;
         if self.active.is_none() {
             self.fs.create_dir_all(&self.dir)?;
         }
@@ -382,7 +380,7 @@ impl Runtime {
         Ok(())
     }
 
-    fn note_trouble(&mut self, error: &io::Error, now: Timestamp) {
+    pub(super) fn note_trouble(&mut self, error: &io::Error, now: Timestamp) {
         let text = format!("{}: {error}", self.dir.display());
         if self.trouble.is_none() {
             tracing::warn!("{text}; a kill of the process costs what is not on flash yet");
@@ -393,6 +391,8 @@ impl Runtime {
     /// Removes everything: it is on flash or done with.
     fn clear(&mut self) {
         if self.unlisted {
+            let dir = self.dir.display();
+            tracing::error!(%dir, "{dir} can't be read; records that an earlier run may have left there are lost");
             return;
         }
         // A checkpoint without records says nothing wrong, but it would make the next run skip numbers.
@@ -408,6 +408,9 @@ impl Log {
     /// Hands pending records to the runtime tier: from here on they survive a kill of the process. Returns whether it has
     /// them all.
     pub fn stage(&mut self, now: Timestamp) -> bool {
+        if self.runtime.as_ref().is_some_and(|runtime| !runtime.is_resting(now)) {
+            self.take_over_late(now);
+        }
         let Some(runtime) = &mut self.runtime else { return false };
         runtime.update(&self.pending, &self.ledger, self.leased_to, now)
     }

@@ -235,6 +235,7 @@ impl Log {
 
     /// Commits and saves everything: the next opening finds no number skipped.
     pub fn close(&mut self, now: Timestamp) -> io::Result<()> {
+        self.take_over_late(now);
         let flushed = self.flush(now).and_then(|()| self.seal());
         self.remove_done(now);
         let closed = match flushed {

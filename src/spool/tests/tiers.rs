@@ -284,22 +284,106 @@ fn a_runtime_dir_that_cant_be_used_never_keeps_it_from_working() {
     }
 }
 
+/// What happens in the run that could not read the tier at first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Then {
+    Killed,
+    Recovered,
+    Closed,
+    ClosedAtOnce,
+}
+
 #[test]
 fn a_runtime_dir_that_cant_be_read_for_a_moment_never_costs_what_is_in_it() {
-    for call in [Call::List, Call::Open, Call::Read] {
-        let mut rig = Rig::with(tiered(WINDOW));
-        append(&mut rig, &["a", "b"]);
-        rig.fs.fail(call, "/run/spool/telemetry", 1, Errno::MFILE);
-        rig.reopen();
-        assert!(rig.numbers(T).is_empty(), "{call:?}");
-        assert_eq!(rig.events("runtime-unusable").len(), 1, "{call:?}");
-        rig.fs.heal();
-        rig.tick_after(40_000);
-        let error = rig.status(T).runtime_error.unwrap();
-        assert!(error.contains("restart pillion"), "{call:?}: {error}");
-        rig.reopen();
-        assert_eq!(rig.numbers(T), [1, 2], "{call:?}");
+    for (call, sync) in [(Call::List, WINDOW), (Call::Open, WINDOW), (Call::Read, WINDOW), (Call::List, Sync::Always)] {
+        for then in [Then::Killed, Then::Recovered, Then::Closed, Then::ClosedAtOnce] {
+            let at = format!("{call:?} {sync:?} {then:?}");
+            let mut rig = Rig::with(tiered(WINDOW));
+            rig.store("on flash");
+            rig.spool.acknowledge(T, 1, rig.now);
+            rig.tick_after(20_000);
+            rig.wait(SAVE_EVERY_MS);
+            append(&mut rig, &["a", "b", "refused", "c"]);
+            rig.spool.discard(T, 4, Reason::Refused, "not for us".into(), rig.now);
+            rig.spool.acknowledge(T, 2, rig.now);
+            rig.tick_after(SAVE_EVERY_MS / 2);
+            rig.fs.fail(call, "/run/spool/telemetry", usize::MAX, Errno::MFILE);
+            rig.options.sync = sync;
+            rig.reopen();
+            assert!(rig.numbers(T).is_empty(), "{at}");
+            assert_eq!(rig.events("runtime-unusable").len(), 1, "{at}");
+            assert!(rig.status(T).runtime_error.is_some(), "{at}");
+            let waits = |rig: &mut Rig| {
+                rig.spool.rewind();
+                let all = rig.read_all().into_iter().filter(|(stream, _)| *stream == T);
+                let all: Vec<_> = all.map(|(_, record)| (record.seq, record.record.data)).collect();
+                assert!(all.is_sorted_by_key(|(seq, _)| *seq), "{at}");
+                let mut data: Vec<_> = all.into_iter().map(|(_, data)| String::from_utf8(data).unwrap()).collect();
+                data.sort();
+                data
+            };
+            if then == Then::Killed {
+                rig.fs.heal();
+                rig.reopen();
+                assert_eq!(waits(&mut rig), ["b", "c"], "{at}");
+                continue;
+            }
+            append(&mut rig, &["new"]);
+            if then != Then::ClosedAtOnce {
+                rig.tick_after(10_000);
+                assert_eq!(waits(&mut rig), ["new"], "{at}");
+            }
+            rig.fs.heal();
+            if then != Then::ClosedAtOnce {
+                rig.tick_after(40_000);
+                assert_eq!(rig.status(T).runtime_error, None, "{at}");
+                assert_eq!(waits(&mut rig), ["b", "c", "new"], "{at}");
+            }
+            if then != Then::Recovered {
+                rig.spool.close(rig.now);
+                assert_eq!(runtime_segments(&rig), [] as [PathBuf; 0], "{at}");
+            }
+            rig.reopen();
+            assert_eq!(waits(&mut rig), ["b", "c", "new"], "{at}");
+            rig.close_and_reopen();
+            rig.cut_and_reopen(1);
+            assert_eq!(waits(&mut rig), ["b", "c", "new"], "{at}");
+            assert_eq!((rig.status(T).waiting, rig.status(T).evicted), (3, 0), "{at}");
+        }
     }
+}
+
+#[test]
+fn damage_in_what_is_taken_over_late_is_never_passed_over_in_silence() {
+    let mut rig = Rig::with(tiered(WINDOW));
+    append(&mut rig, &["a", "b", "c"]);
+    let path = runtime_segments(&rig).pop().unwrap();
+    rig.damage_entry(&path, 1);
+    rig.fs.fail(Call::List, "/run/spool/telemetry", 1, Errno::MFILE);
+    rig.reopen();
+    rig.tick_after(1000);
+    assert_eq!(rig.numbers(T).len(), 2);
+    assert_eq!((rig.status(T).waiting, rig.status(T).quarantined), (2, 1));
+    let gap = rig.events("gap").pop().unwrap();
+    assert_eq!((gap["count"].as_u64(), gap["reason"].as_str()), (Some(1), Some("damaged")));
+}
+
+/// A want of descriptors meets both tiers. Flash may have the same records: only the next run can tell.
+#[test]
+fn a_run_that_sees_neither_tier_never_doubles_what_is_in_both() {
+    let mut rig = Rig::with(tiered(WINDOW));
+    append(&mut rig, &["a", "b"]);
+    rig.spool.harden(T, Durability::Power, rig.now).unwrap();
+    append(&mut rig, &["c"]);
+    rig.fs.fail(Call::List, "telemetry", 2, Errno::MFILE);
+    rig.reopen();
+    append(&mut rig, &["new"]);
+    rig.tick_after(60_000);
+    assert!(rig.status(T).runtime_error.unwrap().contains("restart pillion"));
+    assert!(rig.spool.deadline_ms().unwrap() > rig.now.mono_ms, "it waits");
+    rig.spool.close(rig.now);
+    rig.reopen();
+    assert_eq!(rig.numbers(T), [1, 2, 3]);
 }
 
 #[test]
