@@ -54,6 +54,7 @@ impl Publisher {
     /// Connected, then Draining: returns `Ok` when everything is done and it is time to leave.
     pub(super) async fn session(&mut self, connection: Connection) -> Result<Leaving, Lost> {
         self.said.clear();
+        self.timers.restart(connection.terms().keep_alive);
         self.begin(connection.terms()).await?;
         self.bear(&connection);
         self.show_connected(connection.terms().notices.clone());
@@ -62,6 +63,7 @@ impl Publisher {
 
     /// The same on a connection that another configuration has left.
     pub(super) async fn go_on(&mut self, connection: Connection) -> Result<Leaving, Lost> {
+        self.timers.go_on();
         self.begin(connection.terms()).await?;
         self.bear_again();
         self.talk(connection).await
@@ -113,7 +115,6 @@ impl Publisher {
         self.refused.reset();
         self.review().await?;
         self.rewind().await?;
-        self.timers.restart(terms.keep_alive);
         self.congestion = Congestion::new(self.mqtt.inflight.min(terms.receive_maximum), self.now_ms());
         self.widen();
         self.outbox.clear();

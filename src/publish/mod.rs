@@ -258,14 +258,14 @@ impl Publisher {
         let mut fresh = Publisher::new(mqtt, streams, password, farewell, wiring);
         fresh.gate.follow(&self.gate);
         // Batches of earlier epochs may still come, and what was sent once stays sent.
-        let Publisher { dialer, kept, said, refused, mut poison, epoch, mut highest, .. } = self;
+        let Publisher { dialer, kept, said, refused, mut poison, epoch, mut highest, timers, .. } = self;
         poison.lift();
         // There may be more streams now.
         highest.resize(fresh.streams.len(), 0);
         match kept {
             None => Publisher { epoch, highest, ..fresh },
             // Another broker may take what this one does not.
-            kept @ Some(_) => Publisher { dialer, kept, said, refused, poison, epoch, highest, ..fresh },
+            kept @ Some(_) => Publisher { dialer, kept, said, refused, poison, epoch, highest, timers, ..fresh },
         }
     }
 

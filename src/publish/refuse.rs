@@ -3,7 +3,7 @@
 use super::exchange::{Leaving, REPORT_EVERY};
 use super::queue::Taken;
 use super::refused::{Pause, Verdict};
-use super::{Lost, Publisher};
+use super::{Leave, Link, Lost, Publisher};
 use crate::inflight::Sent;
 use crate::mqtt::LinkError;
 use crate::mqtt::reason::{Fate, Refusal};
@@ -113,6 +113,8 @@ impl Publisher {
     pub(super) async fn suspect(&mut self, ended: &Result<Leaving, Lost>) -> Result<(), Lost> {
         let error = match ended {
             Err(Lost::Link(error)) if error.may_be_a_messages_fault() => error,
+            // It is not over, and the answers to its pings are yet to come.
+            Ok(Leaving::Told(Leave::Renew(_, Link::Keep))) => return Ok(()),
             _ => {
                 self.poison.forget_connection();
                 return Ok(());

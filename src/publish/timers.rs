@@ -45,13 +45,16 @@ impl Timers {
 
     /// For a new connection.
     pub(super) fn restart(&mut self, keep_alive: Duration) {
-        let now = Instant::now();
-        self.keep_alive = KeepAlive::new(keep_alive, now);
-        self.ack_check = now + NEVER;
-        self.report = now + NEVER;
-        self.batch = now + NEVER;
-        self.gate = now + NEVER;
-        (self.relaxed, self.uprooted) = (true, false);
+        self.keep_alive = KeepAlive::new(keep_alive, Instant::now());
+        self.uprooted = false;
+        self.go_on();
+    }
+
+    /// For one that another configuration has left: what the broker expects of it, and we of the broker, stays due when it was.
+    pub(super) fn go_on(&mut self) {
+        let far = Instant::now() + NEVER;
+        (self.ack_check, self.report, self.batch, self.gate) = (far, far, far, far);
+        self.relaxed = true;
     }
 
     /// The broker has spoken.

@@ -74,6 +74,8 @@ pub struct Account {
     pub connect: Option<Connect>,
     /// Every id, with how often it came and how often it was acknowledged.
     pub records: BTreeMap<(String, u64), Heard>,
+    /// PINGREQs.
+    pub pings: u64,
     /// PUBLISHes with an id.
     pub publishes: u64,
     /// Messages without an id: topic, payload, retain flag.
@@ -261,7 +263,10 @@ impl Line<'_> {
         match packet {
             Packet::Publish(publish) if publish.pkid == 0 => self.note(&publish),
             Packet::Publish(publish) => return self.publish(&publish),
-            Packet::PingReq => self.wire.write(&Packet::PingResp)?,
+            Packet::PingReq => {
+                self.account.update(|account| account.pings += 1);
+                self.wire.write(&Packet::PingResp)?;
+            }
             Packet::Subscribe(subscribe) => {
                 let codes = subscribe.filters.iter().map(|filter| SubscribeReasonCode::Success(filter.qos)).collect();
                 self.wire.write(&Packet::SubAck(SubAck::new(subscribe.pkid, codes)))?;

@@ -4,9 +4,10 @@ use super::logs::{Journal, expect_each_once};
 use super::{World, expect_open, numbered};
 use crate::common::SOON;
 use crate::common::device::Device;
+use crate::common::fake_broker::{FakeBroker, Script};
 use crate::common::http::Answer;
 use crate::common::operator::Operator;
-use crate::common::sidecar::Sidecar;
+use crate::common::sidecar::{Home, Sidecar};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -184,6 +185,27 @@ fn another_connection_never_costs_a_record_nor_looks_like_the_end_of_pillion() {
         assert!(offline.is_empty(), "{offline:?}");
     });
     assert_eq!(opens(&sidecar, "steady"), 1);
+}
+
+#[test]
+fn reloads_never_keep_a_connection_from_being_kept_alive() {
+    let broker = FakeBroker::start(Script::POLITE, 0);
+    let mut home = Home::new([broker.url()]);
+    home.mqtt = "keep_alive = \"1s\"".to_owned();
+    let mut sidecar = Sidecar::start(home);
+    broker.expect("a ping", SOON, |account| account.pings == 1);
+    let tables = sidecar.home.tables.clone();
+    // Several in each interval.
+    let start = Instant::now();
+    for round in 1.. {
+        let answer = reload(&mut sidecar, &tables, &format!("keep_alive = \"1s\"\ninflight = {round}"));
+        assert_eq!(ended(&answer), (200, "applied"), "{answer:?}");
+        if broker.read(|account| account.pings >= 3) {
+            break;
+        }
+        assert!(start.elapsed() < SOON, "{round} reloads");
+    }
+    assert_eq!(broker.read(|account| account.connections), 1);
 }
 
 #[test]
