@@ -245,6 +245,10 @@ impl Publisher {
             }
             next = connection.receive_ready().await;
         }
+        if ended.is_ok() && self.poison.wants_ping() {
+            self.ping(connection).await?;
+            connection.flush().await?;
+        }
         if acknowledged > 0 {
             self.dialer.proved();
             let report = Instant::now() + REPORT_EVERY;

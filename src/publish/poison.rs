@@ -153,6 +153,12 @@ impl Poison {
         survivor.is_some_and(|lone| self.survived(lone.topic))
     }
 
+    /// The message that is alone was answered, and no ping is on its way behind that. The caller sends one: a broker that answers
+    /// to pings before messages has told nothing yet.
+    pub(super) fn wants_ping(&self) -> bool {
+        self.pings == 0 && self.lone.as_ref().is_some_and(|lone| lone.is_answered)
+    }
+
     /// The broker has answered to a message, with records or (`None`) without.
     pub(super) fn answered(&mut self, answer: Option<(Message, Topic)>) {
         // Behind what was answered before, the connection has not ended.
@@ -492,6 +498,23 @@ mod tests {
         assert!(!poison.ponged() && poison.is_proving());
         poison.ponged();
         assert!(!poison.is_proving() && poison.way(bad, 0) == Way::Free);
+    }
+
+    #[test]
+    fn a_ping_that_is_answered_first_never_leaves_a_message_alone_for_good() {
+        let (mut poison, bad) = (Poison::default(), topic("p/bad"));
+        poison.watch(bad, 1);
+        poison.sent_alone(message(1), bad, "p/bad");
+        poison.pinged();
+        assert!(!poison.wants_ping(), "one is on its way");
+        assert!(!poison.ponged() && poison.is_proving());
+        assert!(!poison.wants_ping(), "the message is not answered");
+        poison.answered(Some((message(1), bad)));
+        assert!(poison.wants_ping() && poison.is_proving());
+        poison.pinged();
+        assert!(!poison.wants_ping(), "once");
+        poison.ponged();
+        assert!(!poison.is_proving() && !poison.wants_ping());
     }
 
     #[test]

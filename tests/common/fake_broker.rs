@@ -137,6 +137,11 @@ impl FakeBroker {
         FakeBroker::start_with(Script::POLITE, 0, Hated { topic, acknowledges: true })
     }
 
+    /// The first of these, but it answers to what it takes as its script says.
+    pub fn closing_on_else(topic: &'static str, script: Script) -> Self {
+        FakeBroker::start_with(script, 0, Hated { topic, acknowledges: false })
+    }
+
     /// From now on it takes what it hated.
     pub fn forgive(&self) {
         self.account.update(|account| account.forgives = true);

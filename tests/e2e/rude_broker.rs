@@ -199,6 +199,26 @@ fn a_link_that_breaks_again_and_again_never_costs_a_record() {
     assert_eq!((&ledger["delivered"], &ledger["quarantined"]), (&100.into(), &0.into()), "{ledger}");
 }
 
+#[test]
+fn a_broker_that_answers_to_pings_first_never_holds_the_records_back() {
+    // Three connections raise suspicion.
+    let script = Script { reply: |number, _| if number < 4 { Reply::Ack } else { Reply::Late }, ..Script::POLITE };
+    let broker = FakeBroker::closing_on_else(BAD, script);
+    let mut home = Home::new([broker.url()]);
+    // Nothing else has it pinged.
+    home.mqtt = "keep_alive = \"1h\"".to_owned();
+    let sidecar = Sidecar::start(home);
+    sidecar.publish("bad", "poison");
+    broker.expect("suspicion", SOON, |account| account.sessions >= 4);
+    broker.forgive();
+    // They go alone, each with a ping behind it.
+    let texts: Vec<String> = (0..20).map(|number| format!("record {number}")).collect();
+    sidecar.publish_lines("bad", &texts);
+    let ledger = sidecar.expect_drained(STREAM);
+    assert_eq!(ledger["accepted"], 21, "{ledger}");
+    assert!(broker.read(|account| account.pings >= 21), "they were not alone");
+}
+
 const BAD: &str = "p/app/bad";
 
 /// 500 records on the bad topic among 5,000 others: returns these.
