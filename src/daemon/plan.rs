@@ -181,7 +181,7 @@ fn link(old: &Settings, new: &Settings) -> Link {
     let (before, after) = (connection(&old.config.mqtt), connection(&new.config.mqtt));
     match old.password == new.password && before == after {
         true => Link::Keep,
-        false if before.servers == after.servers => Link::Replace,
+        false if old.password == new.password && admission(&before) == admission(&after) => Link::Replace,
         false => Link::Move,
     }
 }
@@ -189,6 +189,12 @@ fn link(old: &Settings, new: &Settings) -> Link {
 /// `[mqtt]` without the keys that no connection depends on.
 fn connection(mqtt: &Mqtt) -> Mqtt {
     Mqtt { inflight: 0, ack_timeout: Duration::ZERO, backfill_rate: 0, budget: None, ..mqtt.clone() }
+}
+
+/// What decides, with the password, who lets us in: all but the keys for which no broker turns anybody away. Where it has
+/// changed, the next connection may never come, and nobody shall believe us to be there.
+fn admission(connection: &Mqtt) -> Mqtt {
+    Mqtt { keep_alive: Duration::ZERO, fall_back: None, password_file: None, ..connection.clone() }
 }
 
 #[cfg(test)]
@@ -270,9 +276,23 @@ mod tests {
         for key in ["heartbeat_timeout = \"30s\"", "log_level = \"err\"", "log_rate = 7", "recorder = \"1KiB\""] {
             assert_eq!(keep(&format!("[app]\n{key}")), [Action::App]);
         }
-        assert_eq!(keep("[mqtt]\nkeep_alive = \"7s\""), [Action::Listen, Action::Publish(Link::Replace)]);
-        let elsewhere = keep("[mqtt]\nservers = [\"mqtt://localhost:1884\"]");
-        assert_eq!(elsewhere, [Action::Listen, Action::Publish(Link::Move)]);
+    }
+
+    #[test]
+    fn a_connection_never_ends_without_a_word_where_the_next_one_may_be_refused() {
+        let next = |new: &str| actions_between("", &format!("[mqtt]\n{new}"));
+        for welcome in ["keep_alive = \"7s\"", "fall_back = \"7s\""] {
+            assert_eq!(next(welcome), [Action::Listen, Action::Publish(Link::Replace)], "{welcome}");
+        }
+        for stranger in [
+            "servers = [\"mqtt://localhost:1884\"]",
+            "username = \"other\"",
+            "client_id = \"other\"",
+            "version = \"5\"",
+            "ca_file = \"/etc/other.pem\"",
+        ] {
+            assert_eq!(next(stranger), [Action::Listen, Action::Publish(Link::Move)], "{stranger}");
+        }
     }
 
     #[test]
@@ -302,7 +322,7 @@ mod tests {
         let old = settings("");
         let new = Settings { password: Some("new".to_owned()), ..old.clone() };
         let keys = vec!["mqtt.password_file (what it holds)".to_owned()];
-        let actions = vec![Action::Listen, Action::Publish(Link::Replace)];
+        let actions = vec![Action::Listen, Action::Publish(Link::Move)];
         assert_eq!(plan(&old, &new), Plan::Apply { keys, actions });
     }
 

@@ -106,9 +106,9 @@ pub enum Leave {
 pub enum Link {
     /// The next flow goes on with it.
     Keep,
-    /// It ends without a word: the next one is with the same broker, and nobody shall see pillion go.
+    /// It ends without a word: the next one is with the same broker, which lets us in, and nobody shall see pillion go.
     Replace,
-    /// It ends with the good-bye, as on a stop: the next one may be with another broker.
+    /// It ends with the good-bye, as on a stop: the next one may be with another broker, or never come.
     Move,
 }
 

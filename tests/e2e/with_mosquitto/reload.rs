@@ -4,10 +4,11 @@ use super::logs::{Journal, expect_each_once};
 use super::{World, expect_open, numbered};
 use crate::common::SOON;
 use crate::common::device::Device;
-use crate::common::fake_broker::{FakeBroker, Script};
+use crate::common::fake_broker::{Account, FakeBroker, Opening, Script};
 use crate::common::http::Answer;
 use crate::common::operator::Operator;
 use crate::common::sidecar::{Home, Sidecar};
+use rumqttc::mqttbytes::v4::ConnectReturnCode;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -223,6 +224,25 @@ fn a_move_to_another_broker_never_leaves_the_old_one_believing() {
     sidecar.publish("x", "after");
     elsewhere.subscriber.expect_text("work", "after");
     sidecar.expect_drained("work");
+}
+
+#[test]
+fn a_login_that_is_refused_never_leaves_the_broker_believing() {
+    let opening = |number, _: &mut fastrand::Rng| match number {
+        1 => Opening::Accept,
+        _ => Opening::Refuse(ConnectReturnCode::BadUserNamePassword),
+    };
+    let broker = FakeBroker::start(Script { opening, ..Script::POLITE }, 0);
+    let mut sidecar = Sidecar::start(Home::new([broker.url()]));
+    let told = |account: &Account, state: &str| {
+        let mut status = account.others.iter().rev().filter(|(topic, ..)| topic == "p/status");
+        status.next().is_some_and(|(_, payload, is_retained)| payload["state"] == state && *is_retained)
+    };
+    broker.expect("the birth", SOON, |account| told(account, "online"));
+    let tables = sidecar.home.tables.clone();
+    assert_eq!(ended(&reload(&mut sidecar, &tables, "username = \"nobody\"")), (200, "applied"));
+    broker.expect("the next connection", SOON, |account| account.connections >= 2);
+    assert!(broker.read(|account| told(account, "offline")));
 }
 
 #[test]
