@@ -21,8 +21,8 @@ pub struct Heart {
 /// What a flow has answered, by its name.
 type Flow = (String, Weak<AtomicU64>);
 
-/// The answering side, one for each flow.
-#[derive(Debug)]
+/// The answering side, one for each flow. A clone answers for the same flow, where it has lent out all that it has.
+#[derive(Debug, Clone)]
 pub struct Pulse {
     beat: watch::Receiver<u64>,
     answered: Arc<AtomicU64>,

@@ -127,6 +127,7 @@ impl Publisher {
     async fn exchange(&mut self, connection: &mut Connection) -> Result<Leaving, Lost> {
         let mut leave = self.wiring.leave.borrow_and_update().map(Leaving::Told);
         let address = connection.local_address();
+        let mut pulse = self.wiring.pulse.clone();
         // While draining: the spool was asked whether anything waits, and something did.
         let mut more_to_come = false;
         // The health flow, which keeps the retained messages, ends before this one.
@@ -138,8 +139,9 @@ impl Publisher {
                 // A batch that is due stays in the spool as well, and whoever may go again.
                 Some(leave) if leave.sends_no_more() => self.timers.wait_for_nobody(),
                 leave => {
-                    let filled = timeout(patience, self.fill(connection, leave.is_none())).await;
-                    filled.map_err(|_| LinkError::Stalled)??;
+                    // A broker that reads slowly, or not at all, holds this up and not us.
+                    let filled = timeout(patience, self.fill(connection, leave.is_none()));
+                    pulse.during(filled).await.map_err(|_| LinkError::Stalled)??;
                     if self.settle_devices() {
                         continue;
                     }
@@ -182,7 +184,7 @@ impl Publisher {
                     self.poison.lift();
                     self.show_bars();
                 }
-                () = self.wiring.pulse.answer() => {}
+                () = pulse.answer() => {}
                 sight = self.dialer.look_around(address), if leave.is_none() => match sight {
                     Sight::Better(to) => {
                         leave = Some(Leaving::Better { to, until: Instant::now() + patience.min(MOVE) });
@@ -190,8 +192,7 @@ impl Publisher {
                     }
                     Sight::Uprooted => {
                         self.timers.uprooted(UPROOTED);
-                        self.ping(connection).await?;
-                        connection.flush().await?;
+                        self.ping_now(connection).await?;
                     }
                 },
                 // A stop is the last word.
@@ -246,8 +247,7 @@ impl Publisher {
             next = connection.receive_ready().await;
         }
         if ended.is_ok() && self.poison.wants_ping() {
-            self.ping(connection).await?;
-            connection.flush().await?;
+            self.ping_now(connection).await?;
         }
         if acknowledged > 0 {
             self.dialer.proved();
@@ -353,11 +353,15 @@ impl Publisher {
             None => Ok(()),
             Some(Due::End) if self.timers.is_uprooted() => Err(Lost::Uprooted),
             Some(Due::End) => Err(Lost::KeepAlive),
-            Some(Due::Ping) => {
-                self.ping(connection).await?;
-                Ok(connection.flush().await?)
-            }
+            Some(Due::Ping) => self.ping_now(connection).await,
         }
+    }
+
+    /// Asks the broker to answer, and takes no longer than for messages until that is on the wire.
+    async fn ping_now(&mut self, connection: &mut Connection) -> Result<(), Lost> {
+        self.ping(connection).await?;
+        let flushed = timeout(self.mqtt.ack_timeout, connection.flush());
+        Ok(self.wiring.pulse.during(flushed).await.map_err(|_| LinkError::Stalled)??)
     }
 
     /// Ends a connection that another one takes the place of: the Last Will is not said.

@@ -126,6 +126,22 @@ fn a_broker_that_stops_reading_never_holds_the_records_back() {
 }
 
 #[test]
+fn a_broker_that_stops_reading_never_makes_the_watchdog_take_us_for_stuck() {
+    let broker = FakeBroker::start(Script { reply: |_, _| Reply::Hang, ..Script::POLITE }, 0);
+    let mut home = Home::new([broker.url()]);
+    home.mqtt = "ack_timeout = \"1h\"\nmax_payload = \"8MiB\"".to_owned();
+    home.environment.insert("WATCHDOG_USEC".to_owned(), "900000".to_owned());
+    let sidecar = Sidecar::start(home);
+    // More than the kernel keeps for whoever does not read: the publisher is in the middle of it.
+    let large = vec![b'x'; 7 << 20];
+    assert_eq!(sidecar.request("POST", "/v1/publish?topic=x", "text/plain", &large).unwrap().code, 200);
+    sidecar.expect_status("it to be on its way", |status| status["link"]["sent_messages"].as_u64() >= Some(1));
+    let pings = sidecar.notes().iter().filter(|note| *note == "WATCHDOG=1").count();
+    sidecar.expect_notes("WATCHDOG=1", pings + 5);
+    assert!(!sidecar.log().contains("no progress"));
+}
+
+#[test]
 fn connect_says_who_it_is_and_leaves_a_will() {
     let broker = FakeBroker::start(Script::POLITE, 0);
     let mut home = Home::new([broker.url()]);
