@@ -66,6 +66,8 @@ impl Publisher {
         self.timers.go_on();
         self.begin(connection.terms()).await?;
         self.bear_again();
+        // Who has come or gone meanwhile is no news any more.
+        self.look_at_devices();
         self.talk(connection).await
     }
 

@@ -4,6 +4,7 @@
 use super::{World, numbered};
 use crate::common::SOON;
 use crate::common::device::Device;
+use crate::common::disk::LoopDisk;
 use crate::common::operator::Operator;
 use crate::common::sidecar::{Home, Sidecar};
 use crate::common::subscriber::Inbox;
@@ -229,6 +230,44 @@ fn births_data_deaths_and_rebirths_are_never_invalid() {
     let first = messages.iter().find(is_of_meter).unwrap();
     assert_eq!(first["metrics"], json!([]), "of a device that has said nothing nobody knows more");
     assert!(world.subscriber.read(|inbox| inbox.on("p/device/meter/data").count()) == 0);
+}
+
+/// Whether a host takes the meter for alive.
+fn is_alive(inbox: &Inbox) -> bool {
+    let kinds = of_sparkplug(inbox).filter_map(|(topic, _)| {
+        let mut levels = topic.split('/').skip(2);
+        Some((levels.next()?, levels.nth(1)))
+    });
+    kinds.fold(false, |is_alive, (kind, device)| match (kind, device) {
+        ("DBIRTH", Some("meter")) => true,
+        ("DDEATH", Some("meter")) | ("NBIRTH" | "NDEATH", _) => false,
+        _ => is_alive,
+    })
+}
+
+#[test]
+fn a_reload_never_hides_that_a_device_has_gone() {
+    let Some(disk) = LoopDisk::mount() else { return };
+    let world = World::new();
+    let (mut home, mut meter) = with_meter(&world);
+    std::os::unix::fs::symlink(disk.path(), home.path("state")).unwrap();
+    home.mqtt = "budget = \"1MiB/day\"".to_owned();
+    let mut sidecar = Sidecar::start(home);
+    world.expect_online();
+    world.subscriber.expect("the meter", SOON, is_alive);
+    sidecar.home.mqtt += "\ninflight = 7";
+    sidecar.home.configure();
+    // It waits a second for what is used of the budget to be written, with nobody at the connection.
+    disk.freeze();
+    sidecar.hang_up();
+    sidecar.expect_notes("RELOADING=1", 1);
+    // Longer than it takes the publisher to leave; should it not be enough, this proves nothing.
+    sidecar.status();
+    meter.pull_out();
+    sidecar.expect_notes("READY=1", 2);
+    disk.thaw();
+    world.subscriber.expect("its death", SOON, |inbox| !is_alive(inbox));
+    assert_eq!(sidecar.status()["link"]["connects"], 1);
 }
 
 #[test]
