@@ -153,7 +153,17 @@ impl Container {
     /// A program that is to run inside, as root.
     fn command(&self) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.leader.to_string(), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]);
+        command.args([
+            "--target",
+            &self.leader.to_string(),
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--pid",
+            "--cgroup",
+            "--root",
+        ]);
         command.arg("--").env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8");
         command.stdin(Stdio::null());
         command
