@@ -305,11 +305,11 @@ impl Flow {
                         page.push(Setting { key, revision, kept: Some((known.print.etag(), entry.time, entry.value)) });
                     }
                     // That says nothing of the key, so nobody may think that it was deleted.
-                    Err(error) if is_passing(&error) && page.is_empty() => {
+                    Err(error) if is_of_us_all(&error) && page.is_empty() => {
                         return Err(Unreadable { key, reason: error.to_string() });
                     }
-                    Err(error) if is_passing(&error) => break,
-                    // Damaged since the start, or taken away by somebody.
+                    Err(error) if is_of_us_all(&error) => break,
+                    // Damaged since the start, or taken away by somebody: it must not cost the others.
                     Ok(_) | Err(_) => {
                         unread.push(key.clone());
                         page.push(Setting { key, revision, kept: None });
@@ -363,6 +363,11 @@ impl Flow {
             status.error.is_some() != before
         });
     }
+}
+
+/// Whether it is for want of descriptors or memory, which the other keys want as well, and not of one file and its rights.
+fn is_of_us_all(error: &std::io::Error) -> bool {
+    is_passing(error) && error.kind() != std::io::ErrorKind::PermissionDenied
 }
 
 /// Returns when the flow shall end.
