@@ -327,6 +327,10 @@ mod tests {
         folder.write("gateway.toml.d/b.toml", "serial = 5");
         let problem = "gateway.toml.d/b.toml:1:10: serial: 5 is not a list; write [[serial]] once for each device";
         assert_eq!(folder.problems(), problem);
+        folder.write("gateway.toml", "[app]\nunit = \"gateway.service\"\n");
+        folder.write("gateway.toml.d/b.toml", "app.unit = [\"other.service\"]");
+        let problems = folder.problems();
+        assert!(problems.starts_with("gateway.toml.d/b.toml:1:12: app.unit: "), "{problems}");
     }
 
     #[test]

@@ -115,7 +115,9 @@ pub(super) fn merge(base: &mut Table, later: Table) {
             (Some(Value::List(known)), Entry { node: Node { value: Value::List(more), .. }, .. }, Some(by)) => {
                 merge_entries(known, more, by)
             }
-            (Some(_), Entry { node: Node { value: Value::List(_), .. }, .. }, Some(_)) => {}
+            // Of a list of other things it is the later file that is wrong, or means a key of the same name.
+            (Some(_), Entry { node: Node { value: Value::List(list), .. }, .. }, Some(_))
+                if list.iter().any(|node| matches!(node.value, Value::Table(_))) => {}
             (_, entry, _) => {
                 base.insert(key, entry);
             }
