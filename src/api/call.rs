@@ -29,6 +29,13 @@ const UPLOADS: usize = 8;
 /// Fewer where records may be large: what all of them may hold beside 64 KiB each, in bytes, but for one of them that may always go on.
 const UPLOAD_MEMORY: usize = 8 << 20;
 
+/// How many uploads there may be at a time.
+fn uploads(max_payload: usize) -> usize {
+    // A line, and a record of that size in each of two submissions.
+    let each = max_payload.saturating_mul(3).max(1);
+    (UPLOAD_MEMORY / each).clamp(1, UPLOADS)
+}
+
 /// What all connections share.
 pub(super) struct Shared {
     pub(super) api: Api,
@@ -45,10 +52,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(api: Api, stop: watch::Receiver<bool>) -> Self {
         let streams = Arc::new(Semaphore::new(MAX_STREAMS));
-        // A line, and a record of that size in each of two submissions.
-        let each = api.max_payload.saturating_mul(3).max(1);
-        let places = (UPLOAD_MEMORY / each).clamp(1, UPLOADS);
-        let (large_bodies, uploads) = (Semaphore::new(LARGE_BODIES), Semaphore::new(places));
+        let (large_bodies, uploads) = (Semaphore::new(LARGE_BODIES), Semaphore::new(uploads(api.max_payload)));
         let large_submissions = Semaphore::new(LARGE_SUBMISSIONS);
         let counts = Counts::new(api.counts.clone());
         Shared { api, counts, large_bodies, large_submissions, uploads, streams, stop }
@@ -96,5 +100,17 @@ pub(super) async fn ask<Q, A>(
         // The flow has ended, or ended with the question in its hands.
         Ok(None) => Err(Error::Refused(Refusal::Stopping)),
         Err(_) => Err(Error::NoAnswer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uploads_never_hold_more_than_their_memory_nor_are_forbidden() {
+        for (max_payload, places) in [(1 << 10, 8), (256 << 10, 8), (1 << 20, 2), (2 << 20, 1), (8 << 20, 1), (0, 8)] {
+            assert_eq!(uploads(max_payload), places, "{max_payload}");
+        }
     }
 }

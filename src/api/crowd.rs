@@ -69,9 +69,10 @@ mod tests {
     async fn nobody_is_sent_away_who_is_being_served() {
         let mut crowd = Crowd::new();
         let mut all = Vec::new();
-        for (id, phase) in [Phase::Request, Phase::Stream, Phase::Body, Phase::Upload, Phase::Idle, Phase::Idle]
-            .into_iter()
-            .enumerate()
+        for (id, phase) in
+            [Phase::Request, Phase::Stream, Phase::Body, Phase::Upload, Phase::Idle, Phase::Idle, Phase::Wait]
+                .into_iter()
+                .enumerate()
         {
             let phases = Phases::new();
             phases.enter(phase);
@@ -87,6 +88,6 @@ mod tests {
         assert_eq!(crowd.send_away(Instant::now()), None, "the other one has just been served");
         tokio::time::advance(BODY_GRACE).await;
         let gone: Vec<_> = std::iter::from_fn(|| crowd.send_away(Instant::now())).collect();
-        assert_eq!((gone, crowd.len()), (vec![4, 2, 3], 2));
+        assert_eq!((gone, crowd.len()), (vec![4, 2, 3, 6], 2));
     }
 }

@@ -104,6 +104,31 @@ fn a_thousand_silent_clients_never_keep_others_out() {
 }
 
 #[test]
+fn clients_that_have_us_wait_never_keep_others_out() {
+    // Nobody listens there.
+    let mut home = Home::new(["mqtt://127.0.0.1:9".to_owned()]);
+    home.tables += "[app]\nconfig = true\n";
+    let sidecar = Sidecar::start(home);
+    let heads = ["GET /v1/config?wait=40s", "GET /v1/config/k?wait=40s", "PUT /v1/config/k/reported"];
+    let waiting: Vec<UnixStream> = heads
+        .iter()
+        .cycle()
+        .take(400)
+        .map(|head| {
+            let mut stream = connect(&sidecar);
+            // Some have been sent away by now.
+            let body = if head.starts_with("PUT") { "content-length: 9\r\n" } else { "" };
+            let _ = write!(stream, "{head} HTTP/1.1\r\nhost: x\r\n{body}\r\n");
+            stream
+        })
+        .collect();
+    let answer = sidecar.request("GET", "/v1/health", "", b"").unwrap();
+    assert!([200, 503].contains(&answer.code), "{answer:?}");
+    assert_serves(&sidecar, "400 clients that wait");
+    drop(waiting);
+}
+
+#[test]
 fn a_byte_a_second_never_holds_up_anybody() {
     let (_broker, sidecar) = sidecar();
     let stop = AtomicBool::new(false);
