@@ -86,7 +86,12 @@ pub fn run(config: &Config, mut told: impl FnMut(&Done)) -> io::Result<()> {
             break;
         }
     }
-    stuck.into_values().next().map_or(Ok(()), Err)
+    match stuck.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(io::Error::other(stuck.into_values().map(|error| error.to_string()).collect::<Vec<_>>().join("; ")))
+        }
+    }
 }
 
 fn told_of(what: &dyn std::fmt::Display, error: &io::Error) -> io::Error {
