@@ -101,12 +101,10 @@ impl Memory {
     /// The id of the latest command that came with this packet id, if it had this payload.
     pub fn redelivered(&self, device: &str, packet: u16, sum: u64) -> Option<&str> {
         let known = self.devices.get(device)?;
-        let ids = self.order.iter().rev().filter(|(of, _)| of == device).map(|(_, id)| id);
         // By their order and not by their time: the clock may have been set back.
-        let mut of_packet =
-            ids.filter_map(|id| Some((id, known.get(id).filter(|known| known.packet == Some(packet))?)));
-        let (id, latest) = of_packet.next()?;
-        (latest.sum == sum).then_some(id.as_str())
+        let mut ids = self.order.iter().rev().filter(|(of, _)| of == device).map(|(_, id)| id);
+        let id = ids.find(|id| known.get(*id).is_some_and(|known| known.packet == Some(packet)))?;
+        known.get(id).is_some_and(|latest| latest.sum == sum).then_some(id.as_str())
     }
 
     /// Forgets what is too old, and the oldest where there is too much.
