@@ -74,7 +74,9 @@
 //! Flash is written in order, and a record is removed from the runtime tier only when an fdatasync has covered it or it is
 //! done with. So when a process dies, at any instant, the records of one stream that wait are: those on flash, then those in the
 //! runtime tier with higher numbers than the last whole one on flash. The next process of the same boot puts them together that
-//! way. If the runtime tier can't be written, the spool goes on without it and says so; with `sync = "always"` there is none.
+//! way. If the runtime tier can't be written, the spool goes on without it and says so; with `sync = "always"` there is none. If it
+//! can't be read at the start, what it holds is taken over when it can, under new numbers (`take_over`); if flash can't be, the
+//! runtime tier's checkpoint says no more than before, but for numbers that are reserved (`runtime`).
 //!
 //! # What a power cut or a kill leaves
 //!
